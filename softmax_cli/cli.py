@@ -1,0 +1,137 @@
+"""The click group, and the one place that turns an error into an exit code."""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+import click
+
+from softmax_cli import __version__
+from softmax_cli.commands.terminal import escape
+from softmax_cli.errors import ConfigError, SoftmaxError
+
+COMMANDS = ("download", "train", "eval", "predict", "info")
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are named, and whose errors become exit codes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order in which one meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import and return a command, or None where there is none of that name."""
+        if name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"softmax_cli.commands.{name}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that is named first, or suggest the one that is nearly named."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"The commands are {', '.join(COMMANDS)}."
+            ctx.fail(f"No such command {args[0]!r}. {hint}")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command: 1 for a failure, 2 for wrong usage, 130 and 143 when a signal stops it."""
+        try:
+            with _log_to_stderr(), _exit_on_sigterm():
+                result = super().invoke(ctx)
+                _flush_stdout()
+                return result
+        except SoftmaxError as error:
+            _print_error(error)
+            ctx.exit(2 if isinstance(error, ConfigError) else 1)
+        except KeyboardInterrupt:
+            ctx.exit(128 + signal.SIGINT)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="softmax", message="%(prog)s %(version)s")
+def main() -> None:
+    """Train, judge and use softmax regression on MNIST and data sets like it.
+
+    \b
+    Example:
+      softmax train
+      softmax eval
+      softmax predict image.png
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+class _StderrHandler(logging.Handler):
+    """Prints what the library logs, warnings marked as such, without breaking a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        mark = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        text = mark + _lines(record.getMessage())
+        if "tqdm" in sys.modules:
+            from tqdm import tqdm
+
+            tqdm.write(text, file=sys.stderr)
+        else:
+            click.echo(text, err=True)
+
+
+def _print_error(error: SoftmaxError) -> None:
+    if os.environ.get("SOFTMAX_DEBUG") == "1":
+        import traceback
+
+        traceback.print_exception(error)
+    click.echo(f"error: {_lines(str(error))}", err=True)
+
+
+def _lines(message: str) -> str:
+    """Return a message of the program's own lines, with what else could disturb a terminal escaped."""
+    return "\n".join(map(escape, message.split("\n")))
+
+
+def _flush_stdout() -> None:
+    """Write what is still buffered now, where a failure can be reported."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise  # click ends quietly
+    except OSError as error:
+        raise SoftmaxError(f"cannot write the result: {(error.strerror or str(error)).lower()}") from error
+
+
+@contextmanager
+def _log_to_stderr() -> Iterator[None]:
+    log = logging.getLogger("softmax_cli")
+    handler = _StderrHandler()
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+
+
+@contextmanager
+def _exit_on_sigterm() -> Iterator[None]:
+    """Make SIGTERM unwind the program, so that temporaries are removed, and exit with 143."""
+
+    def leave(number: int, frame: object) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

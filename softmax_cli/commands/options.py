@@ -1,0 +1,108 @@
+"""Options that several commands share, and what they stand for."""
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from softmax_cli.config import DEFAULT_CHECKPOINT, TrainConfig, option_name
+from softmax_cli.errors import ConfigError
+
+if TYPE_CHECKING:
+    from softmax_cli.checkpoint import Checkpoint
+    from softmax_cli.data.dataset import Dataset
+    from softmax_cli.data.download import Source
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
+
+mirror = click.option(
+    "--mirror",
+    "mirrors",
+    metavar="URL",
+    multiple=True,
+    help="Base URL to download from first; may be repeated.",
+)
+
+checkpoint = click.option(
+    "--checkpoint",
+    "-c",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_CHECKPOINT,
+    show_default=True,
+    envvar="SOFTMAX_CHECKPOINT",
+    help="The model, or SOFTMAX_CHECKPOINT.",
+)
+
+_data_dir = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Where data sets are kept, instead of SOFTMAX_CACHE_DIR or the user's cache.",
+)
+_offline = click.option("--offline", is_flag=True, help="Use what is there; never open a connection.")
+
+
+def data(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say where data sets come from."""
+    return _data_dir(_offline(function))
+
+
+def training(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add an option for each field of `TrainConfig`, which has the defaults, the help and the limits."""
+    for item in reversed(fields(TrainConfig)):
+        kind: Any = type(item.default)
+        if "choices" in item.metadata:
+            kind = click.Choice(item.metadata["choices"])
+        function = click.option(
+            f"--{option_name(item.name)}",
+            item.name,
+            type=kind,
+            default=None,  # None: not given; the default below is for the eye
+            show_default=str(item.default),
+            help=item.metadata["help"],
+        )(function)
+    return function
+
+
+def make_source(
+    data_dir: Path | None, offline: bool, mirrors: tuple[str, ...] = (), quiet: bool = False
+) -> "Source":
+    """Return where data sets come from, by the options of `data` and `mirror`."""
+    from softmax_cli.commands.progress import download_bars
+    from softmax_cli.data.dataset import cache_folder
+    from softmax_cli.data.download import Source
+
+    return Source(data_dir or cache_folder(), offline, mirrors, None if quiet else download_bars())
+
+
+def load_checkpoint(path: Path) -> "Checkpoint":
+    """Return the checkpoint at `path`; where there is none, say how to make one."""
+    import os
+
+    from softmax_cli.checkpoint import load
+    from softmax_cli.errors import CheckpointError
+
+    if not os.path.lexists(path):
+        output = "" if path == DEFAULT_CHECKPOINT else f" --output {path}"
+        raise CheckpointError(f"there is no checkpoint at {path}; make one with: softmax train{output}")
+    return load(path)
+
+
+def load_data(checkpoint: "Checkpoint", told: str | None, split: str, source: "Source") -> "Dataset":
+    """Return the data set that was told, else the one that the checkpoint was trained on.
+
+    Raises `ConfigError` where that was a folder, whose place the checkpoint does not know.
+    """
+    from softmax_cli.data.catalog import CATALOG
+    from softmax_cli.data.dataset import load
+
+    if told is None and checkpoint.dataset not in CATALOG:
+        raise ConfigError(
+            f"the checkpoint was trained on a folder called {checkpoint.dataset!r}; "
+            "say where it is with --dataset"
+        )
+    return load(told or checkpoint.dataset, split, source)

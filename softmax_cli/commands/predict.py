@@ -1,0 +1,98 @@
+"""`softmax predict`."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from softmax_cli.commands import options
+from softmax_cli.commands.terminal import bars, escape, half_blocks
+
+if TYPE_CHECKING:
+    from softmax_cli.checkpoint import Checkpoint
+    from softmax_cli.image import Prepared
+
+log = logging.getLogger(__name__)
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", type=click.Path(path_type=Path))
+@options.checkpoint
+@click.option(
+    "--top",
+    type=click.IntRange(min=1),
+    metavar="K",
+    default=1,
+    show_default=True,
+    help="Name the K most probable classes.",
+)
+@click.option(
+    "--invert/--no-invert",
+    default=None,
+    help="The picture is dark on light, or it is not; else its border tells.",
+)
+@click.option("--show", is_flag=True, help="Show the image that the model saw, and what was done to get it.")
+@options.as_json
+def command(
+    images: tuple[Path, ...], checkpoint: Path, top: int, invert: bool | None, show: bool, as_json: bool
+) -> None:
+    """Say what a PNG or JPEG picture of any size shows.
+
+    \b
+    Example:
+      softmax predict digit.png --show
+    """
+    from softmax_cli.errors import ImageError
+    from softmax_cli.image import prepare
+
+    model = options.load_checkpoint(checkpoint)
+    results, failed = [], False
+    for path in images:
+        try:
+            prepared = prepare(path, model.image_shape, model.preparation, invert)
+        except ImageError as error:
+            log.error("%s", error)
+            failed = True
+            continue
+        for doubt in prepared.warnings:
+            log.warning("%s: %s", path, doubt)
+        result = _predict(model, path, prepared)
+        results.append(result)
+        if not as_json:
+            click.echo(_text(result, prepared, top, show, alone=len(images) == 1))
+    if as_json:
+        click.echo(json.dumps(results))
+    if failed:
+        raise SystemExit(1)
+
+
+def _predict(model: "Checkpoint", path: Path, prepared: "Prepared") -> dict[str, Any]:
+    from softmax_cli.features import pixels
+    from softmax_cli.model import evidence, softmax
+
+    z = evidence(model.state.model, pixels(prepared.image[None]))
+    shares = softmax(z.astype(float))[0].tolist()
+    probabilities = dict(zip(model.class_names, shares, strict=True))
+    best = max(probabilities, key=lambda name: probabilities[name])
+    return {
+        "image": str(path),
+        "class": best,
+        "probability": probabilities[best],
+        "probabilities": probabilities,
+        "steps": list(prepared.steps),
+    }
+
+
+def _text(result: dict[str, Any], prepared: "Prepared", top: int, show: bool, alone: bool) -> str:
+    """Return the answer in a line, and around it what was asked to be shown."""
+    ranked = sorted(result["probabilities"].items(), key=lambda item: -item[1])[:top]
+    answer = ", ".join(f"{escape(name)} ({100 * share:.1f} %)" for name, share in ranked)
+    lines = [f"{escape(result['image'])}: {answer}"]
+    if show:
+        lines = [half_blocks(prepared.image), "what was done: " + ", ".join(result["steps"]), *lines]
+    if alone and sys.stdout.isatty():
+        lines.append(bars({escape(name): share for name, share in result["probabilities"].items()}))
+    return "\n".join(lines)

@@ -1,0 +1,73 @@
+"""What a terminal can show: escaped names, tables, bars, and images in half-block characters."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+BAR_WIDTH = 40
+
+
+def escape(text: str) -> str:
+    """Return text with control characters escaped: names come from anywhere."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return an aligned table: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if not index else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in (header, *rows)
+    )
+
+
+def bars(shares: dict[str, float]) -> str:
+    """Return a bar for each name, as long as its share of 1."""
+    width = max(map(len, shares))
+    full = "█" if _can_print("█") else "#"
+    return "\n".join(
+        f"{name.rjust(width)}  {100 * share:6.2f} %  {full * round(BAR_WIDTH * share)}".rstrip()
+        for name, share in shares.items()
+    )
+
+
+def half_blocks(image: "NDArray[np.uint8]") -> str:
+    """Return a uint8 image (rows, cols) as text, two rows a line.
+
+    In greys where stdout is a terminal with colour, else in two tones, white from 128 on.
+    """
+    import numpy as np
+
+    padded = np.pad(image, ((0, len(image) % 2), (0, 0)))
+    pairs = [
+        list(zip(upper, lower, strict=True)) for upper, lower in zip(padded[::2], padded[1::2], strict=True)
+    ]
+    if _has_colour():
+        return "\n".join("".join(_grey_pair(int(a), int(b)) for a, b in line) + "\033[0m" for line in pairs)
+    marks = " ▀▄█" if _can_print("▀▄█") else " '.#"
+    return "\n".join("".join(marks[(a > 127) + 2 * (b > 127)] for a, b in line).rstrip() for line in pairs)
+
+
+def _grey_pair(upper: int, lower: int) -> str:
+    return f"\033[38;2;{upper};{upper};{upper};48;2;{lower};{lower};{lower}m▀"
+
+
+def _has_colour() -> bool:
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return sys.stdout.isatty() and not plain and _can_print("▀")
+
+
+def _can_print(text: str) -> bool:
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,248 @@
+"""`softmax train`."""
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from softmax_cli.commands import options
+from softmax_cli.config import DEFAULT_CHECKPOINT, TrainConfig, continued, read_toml
+from softmax_cli.errors import ConfigError, OutputError
+
+if TYPE_CHECKING:
+    from softmax_cli.checkpoint import Checkpoint
+    from softmax_cli.commands.signals import Stop
+    from softmax_cli.data.dataset import Dataset
+    from softmax_cli.data.download import Source
+    from softmax_cli.training import State
+
+log = logging.getLogger(__name__)
+
+
+@click.command()
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE.toml",
+    help="Read options from a TOML file; flags beat it.",
+)
+@options.training
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_CHECKPOINT,
+    show_default=True,
+    envvar="SOFTMAX_CHECKPOINT",
+    help="Where the model goes, or SOFTMAX_CHECKPOINT.",
+)
+@click.option("--resume", is_flag=True, help="Continue the run in the file at --output.")
+@click.option(
+    "--log",
+    "log_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE.jsonl",
+    help="Write a JSON line for each epoch.",
+)
+@options.mirror
+@options.data
+@options.as_json
+@click.option("--quiet", "-q", is_flag=True, help="Show no progress; warnings and the result remain.")
+def command(
+    config_file: Path | None,
+    output: Path,
+    resume: bool,
+    log_file: Path | None,
+    mirrors: tuple[str, ...],
+    data_dir: Path | None,
+    offline: bool,
+    as_json: bool,
+    quiet: bool,
+    **flags: Any,
+) -> None:
+    """Train a softmax regression and save it after every epoch.
+
+    Stop it with Ctrl-C and go on with --resume: the result is the same, bit for bit.
+
+    \b
+    Example:
+      softmax train --epochs 20 --output digits.npz
+    """
+    if quiet:
+        logging.getLogger("softmax_cli").setLevel(logging.WARNING)
+    given = read_toml(config_file) if config_file else {}
+    given |= {key: value for key, value in flags.items() if value is not None}
+    source = options.make_source(data_dir, offline, mirrors, quiet)
+    checkpoint, data = _resume(output, given, source) if resume else _begin(output, given, source)
+    if data is not None:
+        checkpoint = _train(checkpoint, data, output, log_file, resume, quiet)
+    click.echo(json.dumps(_result(checkpoint, output)) if as_json else _sentence(checkpoint, output))
+
+
+def _begin(output: Path, given: dict[str, Any], source: "Source") -> "tuple[Checkpoint, Dataset]":
+    """Return the checkpoint of a new run, and its data."""
+    from softmax_cli.checkpoint import Checkpoint
+    from softmax_cli.data.dataset import load
+    from softmax_cli.files import check_writable
+    from softmax_cli.training import start
+
+    config = TrainConfig(**given)
+    check_writable(output)
+    data = load(config.dataset, "train", source)
+    state = start(data.images[0].size, len(data.class_names))
+    return Checkpoint.begin(config, data, state), data
+
+
+def _resume(output: Path, given: dict[str, Any], source: "Source") -> "tuple[Checkpoint, Dataset | None]":
+    """Return the checkpoint to go on from, and its data, or None where there is nothing left to do."""
+    from dataclasses import replace
+
+    from softmax_cli.files import check_writable
+    from softmax_cli.training import is_complete
+
+    checkpoint = options.load_checkpoint(output)
+    told = given.pop("dataset", "auto")
+    checkpoint = replace(checkpoint, config=continued(checkpoint.config, given))
+    check_writable(output)
+    complete = is_complete(checkpoint.state, checkpoint.config)
+    if complete and told == "auto":
+        data = None
+    else:
+        data = options.load_data(checkpoint, None if told == "auto" else told, "train", source)
+        if data.digest != checkpoint.digest:
+            raise ConfigError(
+                f"the run to resume was trained on {checkpoint.dataset} ({checkpoint.digest[:12]}), but "
+                f"{data.name} ({data.digest[:12]}) was given; start a new run without --resume"
+            )
+    if complete:
+        log.info("%s is already complete: %d epochs", output, checkpoint.state.epoch)
+        return checkpoint, None
+    return checkpoint, data
+
+
+def _train(
+    checkpoint: "Checkpoint", data: "Dataset", output: Path, log_file: Path | None, resume: bool, quiet: bool
+) -> "Checkpoint":
+    """Train to the end, saving and logging each epoch; leave with 130 or 143 when a signal stops it."""
+    from softmax_cli.checkpoint import save
+    from softmax_cli.commands.signals import graceful_stop
+    from softmax_cli.data.dataset import hold_out
+    from softmax_cli.training import is_complete
+
+    config = checkpoint.config
+    split = hold_out(data.labels, config.validation_size, config.seed)
+    with graceful_stop() as stop:
+        _write_log(log_file, "", "a" if resume else "w")
+        if not resume:
+            _keep_other_run(output)
+            save(output, checkpoint)
+        log.info("training on %s: %s images, %s held out", data.name, *(f"{len(part):,}" for part in split))
+        for state, seconds in _epochs(checkpoint, data, split, stop, quiet):
+            checkpoint = checkpoint.advance(state, seconds)
+            save(output, checkpoint)
+            record = state.history[-1]._asdict() | {"seconds": round(seconds, 3)}
+            _write_log(log_file, json.dumps(record) + "\n", "a")
+    if stop and not is_complete(checkpoint.state, config):
+        option = "" if output == DEFAULT_CHECKPOINT else f" --output {output}"
+        log.warning(
+            "stopped: %s holds epoch %d of %d; go on with: softmax train --resume%s",
+            *(output, checkpoint.state.epoch, config.epochs, option),
+        )
+        raise SystemExit(128 + stop.number)
+    return checkpoint
+
+
+def _epochs(
+    checkpoint: "Checkpoint", data: "Dataset", split: Any, stop: "Stop", quiet: bool
+) -> "Iterator[tuple[State, float]]":
+    """Yield each state with the seconds that it took, and show how far training is."""
+    from softmax_cli.commands.progress import on_terminal, training_bar
+    from softmax_cli.solvers.sgd import steps_per_epoch
+    from softmax_cli.training import fit
+
+    config, begun = checkpoint.config, checkpoint.state
+    steps = steps_per_epoch(len(split[0]), config)
+    with training_bar(steps * config.epochs, steps * begun.epoch, quiet) as bar:
+
+        def on_batch() -> bool:
+            bar.update()
+            return bool(stop)
+
+        started = time.perf_counter()
+        for state in fit(config, data, split, begun, on_batch):
+            yield state, time.perf_counter() - started
+            started = time.perf_counter()
+            text = _progress_text(state)
+            if on_terminal():
+                bar.set_postfix_str(text, refresh=False)
+            else:
+                log.info("epoch %d/%d: %s", state.epoch, config.epochs, text)
+        if state.epoch < config.epochs and not stop:
+            log.info("stopped early: no new best for %d epochs", state.stale)
+
+
+def _progress_text(state: "State") -> str:
+    last = state.history[-1]
+    text = f"train loss {last.train_loss:.4f}"
+    if last.validation_loss is not None and last.validation_accuracy is not None:
+        text += (
+            f", validation loss {last.validation_loss:.4f}, accuracy {100 * last.validation_accuracy:.2f} %"
+        )
+    return text
+
+
+def _write_log(log_file: Path | None, text: str, mode: str) -> None:
+    """Add text to the log, or begin it anew, by `mode` ``a`` or ``w``; None stands for no log."""
+    if log_file is None:
+        return
+    try:
+        with open(log_file, mode, encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise OutputError(f"cannot write {log_file}: {(error.strerror or str(error)).lower()}") from error
+
+
+def _keep_other_run(output: Path) -> None:
+    """Copy what stands at `output` to the same name with .bak, and say so."""
+    import shutil
+
+    from softmax_cli.files import atomic_write
+
+    if not output.exists():
+        return
+    backup = output.with_name(f"{output.name}.bak")
+    with open(output, "rb") as old, atomic_write(backup) as kept:
+        shutil.copyfileobj(old, kept)
+    log.info("kept the earlier %s as %s", output, backup)
+
+
+def _result(checkpoint: "Checkpoint", output: Path) -> dict[str, Any]:
+    """Return what training came to; the figures are those of the weights that were kept."""
+    state = checkpoint.state
+    best = state.history[state.best_epoch - 1]
+    validation = {"accuracy": best.validation_accuracy, "loss": best.validation_loss}
+    return {
+        "checkpoint": str(output),
+        "dataset": checkpoint.dataset,
+        "epochs": state.epoch,
+        "best_epoch": state.best_epoch,
+        "train_loss": best.train_loss,
+        "validation": validation if best.validation_loss is not None else None,
+        "seconds": round(checkpoint.run["seconds"], 3),
+    }
+
+
+def _sentence(checkpoint: "Checkpoint", output: Path) -> str:
+    result = _result(checkpoint, output)
+    text = f"{output}: {checkpoint.dataset}, {result['epochs']} epochs in {result['seconds']:.1f} s"
+    if validation := result["validation"]:
+        text += (
+            f", best epoch {result['best_epoch']}: validation accuracy {100 * validation['accuracy']:.2f} %"
+        )
+        return f"{text}, loss {validation['loss']:.4f}"
+    return f"{text}, train loss {result['train_loss']:.4f}, no validation"

@@ -1,0 +1,119 @@
+"""What a training run is: `TrainConfig`, the only home of every default, and its TOML form."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from softmax_cli.errors import ConfigError
+
+DEFAULT_CHECKPOINT = Path("model.npz")
+"""Where `train` writes and the other commands read, unless told otherwise."""
+
+
+def _option(default: Any, help: str, **metadata: Any) -> Any:
+    return field(default=default, metadata={"help": help, **metadata})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides what a training run learns; two equal configs learn the same weights.
+
+    Raises `ConfigError` for a value that has no meaning, naming the option, the value and what would do.
+    """
+
+    dataset: str = _option("auto", "auto, mnist, fashion-mnist, sample, or a folder with four IDX files.")
+    epochs: int = _option(10, "Passes over the training images.", minimum=1)
+    batch_size: int = _option(256, "Images per step.", minimum=1)
+    learning_rate: float = _option(
+        0.5, "Size of the first step along the gradient.", minimum=0, exclusive=True
+    )
+    momentum: float = _option(0.9, "Share of the last step that is kept, in [0, 1).", minimum=0, below=1)
+    schedule: str = _option("cosine", "How the learning rate goes on.", choices=("cosine", "constant"))
+    l2: float = _option(1e-4, "Weight decay: l2/2 times the squared weights joins the loss.", minimum=0)
+    validation_size: float = _option(
+        0.1, "Share of the training images held out, in [0, 1).", minimum=0, below=1
+    )
+    patience: int = _option(0, "Stop after this many epochs without a new best (0: never).", minimum=0)
+    seed: int = _option(0, "Decides the split and the order of the images.", minimum=0)
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            _check_value(item.name, getattr(self, item.name), type(item.default), item.metadata)
+        if self.patience and not self.validation_size:
+            raise ConfigError(
+                f"patience {self.patience} needs a validation split to watch: "
+                "give a validation-size above 0, or patience 0"
+            )
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the overrides in a TOML file, whose keys are the fields of `TrainConfig`.
+
+    Raises `ConfigError` where the file cannot be read, is not TOML, or holds a key that is no field.
+    """
+    import tomllib
+
+    try:
+        overrides = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    known = [item.name for item in fields(TrainConfig)]
+    for key in overrides:
+        if key not in known:
+            raise ConfigError(f"{path}: unknown key {key!r}{_suggestion(key, known)}")
+    return overrides
+
+
+def continued(saved: TrainConfig, given: dict[str, Any]) -> TrainConfig:
+    """Return the config with which a run that was trained with `saved` goes on, if `given` is asked of it.
+
+    Only patience may change, and with a constant schedule the number of epochs. Raises `ConfigError`
+    naming both values for anything else that differs.
+    """
+    config = replace(saved, **given)
+    free = {"patience", "epochs"} if saved.schedule == "constant" else {"patience"}
+    for key in given:
+        before, now = getattr(saved, key), getattr(config, key)
+        if before != now and key not in free:
+            raise ConfigError(
+                f"the run to resume has {option_name(key)} {before}, but {now} was given; "
+                "leave it out, or start a new run without --resume"
+            )
+    return config
+
+
+def option_name(key: str) -> str:
+    """Return a field's name as it is spelled on the command line, without the dashes before it."""
+    return key.replace("_", "-")
+
+
+def _suggestion(key: str, known: Iterable[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(key.replace("-", "_"), known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; the keys are {', '.join(known)}"
+
+
+def _check_value(key: str, value: Any, kind: Any, rules: Any) -> None:
+    name = option_name(key)
+    if kind is float and type(value) is int:
+        value = float(value)  # TOML's 1 is as good as 1.0
+    if type(value) is not kind:
+        word = {int: "a whole number", float: "a number", str: "text"}[kind]
+        raise ConfigError(f"{name} must be {word}, not {value!r}")
+    if kind is float and not math.isfinite(value):
+        raise ConfigError(f"{name} must be finite, not {value!r}")
+    if "choices" in rules and value not in rules["choices"]:
+        raise ConfigError(f"{name} must be {' or '.join(rules['choices'])}, not {value!r}")
+    if "minimum" not in rules:
+        return
+    minimum, below = rules["minimum"], rules.get("below", math.inf)
+    too_low = value <= minimum if rules.get("exclusive") else value < minimum
+    if too_low or value >= below:
+        least = f"above {minimum}" if rules.get("exclusive") else f"at least {minimum}"
+        most = "" if below == math.inf else f" and below {below}"
+        raise ConfigError(f"{name} must be {least}{most}, not {value}")

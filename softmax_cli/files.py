@@ -1,0 +1,160 @@
+"""Files that are never half there: atomic writing, careful opening, bounded inflating, digests."""
+
+import os
+import re
+import stat
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from softmax_cli.errors import OutputError, SoftmaxError
+
+CHUNK = 1 << 16
+"""Bytes that are read, inflated and written at a time."""
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Yield a binary file that becomes `path`, whole, only when the block ends without an error.
+
+    The bytes go to a temporary file beside the target, are synced to the disk, and replace the target
+    in one step, so that a reader sees either the old file or the new one at every moment. Where `path`
+    is a symbolic link, its target is replaced and the link kept.
+
+    Raises `OutputError` where the system refuses, with the old file intact and no temporary left.
+    """
+    target = Path(os.path.realpath(path))
+    temporary = _temporary(target)
+    try:
+        _sweep(target)
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {_reason(error)}") from error
+    finally:
+        _remove(temporary)
+
+
+def check_writable(path: Path) -> None:
+    """Raise `OutputError` unless a file could be written at `path`; change nothing."""
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise OutputError(f"cannot write {path}: it is a folder; give the name of a file")
+    if not target.parent.is_dir():
+        raise OutputError(f"cannot write {path}: the folder {target.parent} does not exist; make it first")
+    if target.exists() and not target.is_file():
+        raise OutputError(f"cannot write {path}: it is not a regular file")
+    temporary = _temporary(target)
+    try:
+        open(temporary, "wb").close()
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {_reason(error)}") from error
+    finally:
+        _remove(temporary)
+
+
+def open_regular(path: Path, error: type[SoftmaxError]) -> BinaryIO:
+    """Open an existing regular file for reading; raise `error` for anything else, without blocking."""
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise error(f"{path} is a folder, not a file")
+        if not stat.S_ISREG(mode):
+            raise error(f"{path} is not a regular file")
+        return open(path, "rb")
+    except OSError as problem:
+        raise error(f"cannot read {path}: {_reason(problem)}") from problem
+
+
+def chunks(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the rest of a file in pieces of at most `CHUNK` bytes."""
+    while chunk := file.read(CHUNK):
+        yield chunk
+
+
+def inflate(compressed: Iterable[bytes], limit: int) -> Iterator[bytes]:
+    """Yield the content of one gzip stream in small pieces, at most `limit` + 1 bytes of it.
+
+    The trailer's CRC and length are checked. Raises `ValueError` with a short reason: not gzip,
+    damaged, cut short, longer than `limit`, or followed by other bytes.
+    """
+    inflater = zlib.decompressobj(wbits=31)  # 31: gzip header and trailer
+    total = 0
+    for chunk in compressed:
+        if inflater.eof:
+            raise ValueError("has other bytes after its end")
+        while chunk:
+            try:
+                piece = inflater.decompress(chunk, min(4 * CHUNK, limit + 1 - total))
+            except zlib.error as error:
+                foreign = "header check" in str(error)
+                raise ValueError("is not a gzip file" if foreign else "is damaged") from error
+            total += len(piece)
+            yield piece
+            if total > limit:
+                raise ValueError(f"holds more than {limit:,} bytes")
+            if inflater.unused_data:
+                raise ValueError("has other bytes after its end")
+            chunk = inflater.unconsumed_tail
+    if not inflater.eof:
+        raise ValueError("is cut short")
+
+
+def sha256(*parts: bytes | memoryview) -> str:
+    """Return the hexadecimal SHA-256 of `parts`, one after the other."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _temporary(target: Path) -> Path:
+    return target.with_name(f".{target.name}.{os.getpid()}.tmp")
+
+
+def _sweep(target: Path) -> None:
+    """Remove the temporaries that processes which are gone left beside `target`."""
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.(\d+)\.tmp")
+    for path in target.parent.iterdir():
+        if (match := pattern.fullmatch(path.name)) and not _is_running(int(match[1])):
+            _remove(path)
+
+
+def _is_running(process: int) -> bool:
+    if os.name == "nt":  # there, signal 0 is a real signal: leave the file alone instead
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut (where folders can be synced)."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):  # in a folder that cannot be written there is nothing to remove, either
+        path.unlink(missing_ok=True)
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

@@ -1,0 +1,110 @@
+"""Softmax regression: all of its mathematics, and nothing else.
+
+Shapes, throughout: n images, D features, K classes; features x (n, D), weights W (D, K), bias b (K,),
+evidence z (n, K), probabilities y (n, K), labels (n,) of integers in 0 .. K - 1, and t, the labels as
+one-hot rows (n, K). The dtype follows the data: float32 to train, float64 to check.
+
+Source of the formulas: Bishop, Pattern Recognition and Machine Learning (2006), section 4.3.4; the
+shift by the maximum is the log-sum-exp trick of Blanchard, Higham & Higham, IMA J. Numer. Anal. (2021).
+"""
+
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+Labels = NDArray[np.integer[Any]]
+
+
+class Model(NamedTuple):
+    """Weights (D, K) and bias (K,); also the shape of a gradient or a velocity of the two."""
+
+    weights: Floats
+    bias: Floats
+
+    @classmethod
+    def zeros(cls, features: int, classes: int, dtype: Any = np.float32) -> Self:
+        """Return a model that finds every class equally likely, whatever it sees."""
+        return cls(np.zeros((features, classes), dtype), np.zeros(classes, dtype))
+
+
+def evidence(model: Model, x: Floats) -> Floats:
+    """Return z = x·W + b, the evidence (logits) for each class, shape (n, K)."""
+    z: Floats = x @ model.weights
+    z += model.bias
+    return z
+
+
+def softmax(z: Floats) -> Floats:
+    """Return y_k = exp(z_k − m) / Σ_j exp(z_j − m) with m = max_j z_j, over the last axis.
+
+    The shift by m changes nothing but keeps every exponential in [0, 1]. An evidence of minus infinity
+    is a probability of 0, as long as one class of the row has finite evidence.
+    """
+    y: Floats = np.exp(z - z.max(axis=-1, keepdims=True))
+    y /= y.sum(axis=-1, keepdims=True)
+    return y
+
+
+def log_softmax(z: Floats) -> Floats:
+    """Return log y_k = (z_k − m) − log Σ_j exp(z_j − m) with m = max_j z_j, over the last axis."""
+    shifted: Floats = z - z.max(axis=-1, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return shifted
+
+
+def cross_entropy(z: Floats, labels: Labels) -> float:
+    """Return the mean over images of −log y_label, in nats, from the evidence z (n, K)."""
+    return -float(log_softmax(z)[np.arange(len(z)), labels].mean())
+
+
+def cross_entropy_gradient(z: Floats, labels: Labels) -> tuple[float, Floats]:
+    """Return the cross-entropy and its gradient by the evidence, ∂loss/∂z = (y − t) / n, shape (n, K)."""
+    log_y = log_softmax(z)
+    true = np.arange(len(z)), labels
+    loss = -float(log_y[true].mean())
+    residual: Floats = np.exp(log_y, out=log_y)
+    residual[true] -= 1
+    residual /= len(z)
+    return loss, residual
+
+
+def squared_error_gradient(z: Floats, labels: Labels) -> tuple[float, Floats]:
+    """Return the mean of Σ_k (y_k − t_k)² and its gradient by the evidence: the road not taken.
+
+    By the chain rule through the Jacobian, ∂/∂z_j = 2 y_j (r_j − Σ_k r_k y_k) / n with r = y − t. Where
+    the model is confident and wrong, y_j is 0 or 1 and the gradient vanishes: a plateau, on which
+    learning stalls. Cross-entropy has none.
+    """
+    y = softmax(z)
+    r = y.copy()
+    r[np.arange(len(z)), labels] -= 1
+    loss = float((r * r).sum(axis=-1).mean())
+    gradient: Floats = 2 * y * (r - (r * y).sum(axis=-1, keepdims=True)) / len(z)
+    return loss, gradient
+
+
+def softmax_jacobian(y: Floats) -> Floats:
+    """Return ∂y_i/∂z_j = y_i (δ_ij − y_j), shape (K, K), for one row y (K,) of probabilities."""
+    jacobian: Floats = np.diag(y) - np.outer(y, y)
+    return jacobian
+
+
+def loss_and_gradient(model: Model, x: Floats, labels: Labels, l2: float = 0.0) -> tuple[float, Model]:
+    """Return cross-entropy + l2/2 · ‖W‖² (the bias is free) and its gradient by the weights and bias.
+
+    ∂/∂W = xᵀ(y − t)/n + l2·W, ∂/∂b = Σ over images of (y − t)/n.
+    """
+    loss, residual = cross_entropy_gradient(evidence(model, x), labels)
+    weights: Floats = x.T @ residual
+    if l2:
+        weights += l2 * model.weights
+        loss += penalty(model, l2)
+    return loss, Model(weights, residual.sum(axis=0))
+
+
+def penalty(model: Model, l2: float) -> float:
+    """Return l2/2 · ‖W‖², the part of the loss that keeps the weights small."""
+    flat = model.weights.ravel()
+    return l2 / 2 * float(flat @ flat)

@@ -1,0 +1,1 @@
+"""The ways to minimise the loss, each a module of its own."""

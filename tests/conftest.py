@@ -1,0 +1,139 @@
+"""What all tests share: no network, no user's cache, the sample, a trained model, and ways to run commands."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from softmax_cli.checkpoint import Checkpoint, save
+from softmax_cli.cli import main
+from softmax_cli.config import TrainConfig
+from softmax_cli.data.dataset import Dataset, hold_out, load
+from softmax_cli.data.download import Source
+from softmax_cli.training import fit, start
+
+HERE = Path(__file__).parent
+PICTURE = HERE / "pictures" / "seven.png"
+FULL_MNIST = os.environ.get("SOFTMAX_FULL_MNIST")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests that need the full data where there is none, except in CI, where they must run."""
+    if FULL_MNIST or os.environ.get("CI"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("full")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail any connection that leaves this machine."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise ConnectionRefusedError(f"a test tried to connect to {address}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the empty folder that stands in for the user's cache, and clear what else could leak in."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("SOFTMAX_CACHE_DIR", str(folder))
+    for name in ("SOFTMAX_CHECKPOINT", "SOFTMAX_DEBUG", "NO_COLOR", "http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    return folder
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an empty folder and make it the current one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def sample() -> Dataset:
+    """Return the training split of the bundled sample."""
+    return load("sample", "train", Source(Path("unused"), offline=True))
+
+
+@pytest.fixture(scope="session")
+def sample_test() -> Dataset:
+    """Return the test split of the bundled sample."""
+    return load("sample", "test", Source(Path("unused"), offline=True))
+
+
+@pytest.fixture(scope="session")
+def trained(sample: Dataset) -> Checkpoint:
+    """Return a model of the sample, three epochs old."""
+    config = TrainConfig(dataset="sample", epochs=3)
+    state = start(784, 10)
+    checkpoint = Checkpoint.begin(config, sample, state)
+    for state in fit(config, sample, hold_out(sample.labels, 0.1, 0), state):
+        checkpoint = checkpoint.advance(state, 0.1)
+    return checkpoint
+
+
+@pytest.fixture(scope="session")
+def model_file(trained: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the path of `trained`, saved; not to be changed."""
+    path = tmp_path_factory.mktemp("model") / "model.npz"
+    save(path, trained)
+    return path
+
+
+@pytest.fixture(scope="session")
+def full_mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a cache that holds the full MNIST, in files that are unpacked when first used."""
+    assert FULL_MNIST, "SOFTMAX_FULL_MNIST must name the folder with the four MNIST files"
+    folder = tmp_path_factory.mktemp("full")
+    (folder / "mnist").mkdir()
+    for path in Path(FULL_MNIST).resolve().glob("*.gz"):
+        (folder / "mnist" / path.name).symlink_to(path)
+    return folder
+
+
+@pytest.fixture
+def invoke() -> Callable[..., Result]:
+    """Return a function that runs a command in this process: `invoke("train", "--epochs", 1)`."""
+
+    def run(*args: object) -> Result:
+        result = CliRunner().invoke(main, [str(arg) for arg in args])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return run
+
+
+@pytest.fixture
+def command(work: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return a function that runs a command in a process of its own, as a user does."""
+
+    def run(*args: object, **options: Any) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-m", "softmax_cli", *map(str, args)]
+        return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False, **options)
+
+    return run
+
+
+def assert_fails(result: Any, *parts: str, code: int = 1) -> None:
+    """Assert that a command failed as promised: one `error:` line that holds all `parts`, and no output."""
+    exit_code = result.exit_code if isinstance(result, Result) else result.returncode
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert (exit_code, result.stdout, len(errors)) == (code, "", 1), result.stderr
+    assert "Traceback" not in result.stderr
+    for part in parts:
+        assert part in errors[0], errors[0]
