@@ -1,5 +1,6 @@
 """The click group, and the one place that turns an error into an exit code."""
 
+import errno
 import logging
 import os
 import signal
@@ -13,7 +14,7 @@ import click
 
 from softmax_cli import __version__
 from softmax_cli.commands.terminal import escape
-from softmax_cli.errors import ConfigError, SoftmaxError
+from softmax_cli.errors import ConfigError, OutputError, SoftmaxError
 
 COMMANDS = ("download", "train", "eval", "predict", "info")
 
@@ -49,13 +50,21 @@ class LazyGroup(click.Group):
         try:
             with _log_to_stderr(), _exit_on_sigterm():
                 result = super().invoke(ctx)
-                _flush_stdout()
+                sys.stdout.flush()  # here, where a failure can still be reported
                 return result
         except SoftmaxError as error:
             _print_error(error)
             ctx.exit(2 if isinstance(error, ConfigError) else 1)
         except KeyboardInterrupt:
             ctx.exit(128 + signal.SIGINT)
+        except OSError as error:
+            if error.filename or error.errno == errno.EPIPE:  # a bug; a reader that left, which click handles
+                raise
+            _print_error(OutputError(f"cannot write the result: {(error.strerror or str(error)).lower()}"))
+            os.dup2(
+                os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+            )  # what is buffered has no place to go
+            ctx.exit(1)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -99,16 +108,6 @@ def _print_error(error: SoftmaxError) -> None:
 def _lines(message: str) -> str:
     """Return a message of the program's own lines, with what else could disturb a terminal escaped."""
     return "\n".join(map(escape, message.split("\n")))
-
-
-def _flush_stdout() -> None:
-    """Write what is still buffered now, where a failure can be reported."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise  # click ends quietly
-    except OSError as error:
-        raise SoftmaxError(f"cannot write the result: {(error.strerror or str(error)).lower()}") from error
 
 
 @contextmanager

@@ -61,9 +61,8 @@ def training(function: Callable[..., Any]) -> Callable[..., Any]:
             f"--{option_name(item.name)}",
             item.name,
             type=kind,
-            default=None,  # None: not given; the default below is for the eye
-            show_default=str(item.default),
-            help=item.metadata["help"],
+            default=None,  # not given; the default in the help is for the eye
+            help=f"{item.metadata['help']}  [default: {item.default}]",
         )(function)
     return function
 

@@ -147,6 +147,8 @@ def _train(
             save(output, checkpoint)
             record = state.history[-1]._asdict() | {"seconds": round(seconds, 3)}
             _write_log(log_file, json.dumps(record) + "\n", "a")
+    if not stop and checkpoint.state.epoch < config.epochs:
+        log.info("stopped early: no new best since epoch %d", checkpoint.state.best_epoch)
     if stop and not is_complete(checkpoint.state, config):
         option = "" if output == DEFAULT_CHECKPOINT else f" --output {output}"
         log.warning(
@@ -179,20 +181,17 @@ def _epochs(
             started = time.perf_counter()
             text = _progress_text(state)
             if on_terminal():
+                bar.set_description_str(f"epoch {state.epoch}/{config.epochs}", refresh=False)
                 bar.set_postfix_str(text, refresh=False)
             else:
                 log.info("epoch %d/%d: %s", state.epoch, config.epochs, text)
-        if state.epoch < config.epochs and not stop:
-            log.info("stopped early: no new best for %d epochs", state.stale)
 
 
 def _progress_text(state: "State") -> str:
     last = state.history[-1]
     text = f"train loss {last.train_loss:.4f}"
     if last.validation_loss is not None and last.validation_accuracy is not None:
-        text += (
-            f", validation loss {last.validation_loss:.4f}, accuracy {100 * last.validation_accuracy:.2f} %"
-        )
+        text += f", validation {last.validation_loss:.4f}, accuracy {100 * last.validation_accuracy:.2f} %"
     return text
 
 

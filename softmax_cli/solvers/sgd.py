@@ -63,12 +63,12 @@ def run_epoch(
             loss, gradient = loss_and_gradient(model, x, labels[chosen])
             _step(model, velocity, gradient, rate, config)
         if not math.isfinite(loss):
-            raise _diverged(epoch, batch, rate)
+            raise _diverged(epoch, batch, config)
         loss_sum += loss * len(chosen)
         if on_batch():
             return None
     if not all(np.isfinite(a).all() for a in (*model, *velocity)):
-        raise _diverged(epoch, batches - 1, rate)
+        raise _diverged(epoch, batches - 1, config)
     return model, velocity, loss_sum / len(order)
 
 
@@ -82,8 +82,8 @@ def _step(model: Model, velocity: Model, gradient: Model, rate: float, config: T
         parameter += speed
 
 
-def _diverged(epoch: int, batch: int, rate: float) -> DivergenceError:
+def _diverged(epoch: int, batch: int, config: TrainConfig) -> DivergenceError:
     return DivergenceError(
-        f"training diverged in epoch {epoch}, step {batch + 1}, at learning rate {rate:g}: "
+        f"training diverged in epoch {epoch}, step {batch + 1}, with learning rate {config.learning_rate:g}: "
         "a value is no longer finite; choose a smaller --learning-rate"
     )

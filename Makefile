@@ -1,0 +1,61 @@
+# Everything runs in .venv, which the first target that needs it makes. Only Python 3.11 or newer, make
+# and a package index have to be there.
+
+PYTHON ?= python3
+IMAGE ?= tests/pictures/seven.png
+
+BIN := .venv/bin
+SOFTMAX := $(BIN)/softmax
+
+.DEFAULT_GOAL := help
+.PHONY: help install download train eval predict check lint readme test clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+install: .venv/installed  ## make .venv and install softmax into it
+
+download: .venv/installed  ## download MNIST into the user's cache
+	$(SOFTMAX) download
+
+train: .venv/installed  ## get MNIST (or use the bundled sample), train, and judge the model
+	$(SOFTMAX) train
+	$(SOFTMAX) eval
+	@printf '\nNext:\n'
+	@printf '  %s\n' \
+		'$(SOFTMAX) predict $(IMAGE) --show' \
+		'$(SOFTMAX) eval --split validation' \
+		'$(SOFTMAX) train --config configs/accurate.toml'
+
+eval: .venv/installed  ## judge the model in model.npz
+	$(SOFTMAX) eval
+
+predict: .venv/installed  ## say what a picture shows: make predict IMAGE=digit.png
+	$(SOFTMAX) predict '$(IMAGE)' --show
+
+check: lint test  ## lint, types and tests: what must pass before a commit
+
+lint: .venv/installed-dev  ## formatting, lint and types alone
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+readme: .venv/installed-dev  ## write the program's own words into README.md
+	$(BIN)/cog -r README.md
+
+test: .venv/installed-dev  ## the tests alone
+	$(BIN)/pytest
+
+clean:  ## remove .venv and all caches; models stay
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "softmax needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

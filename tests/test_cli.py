@@ -1,0 +1,140 @@
+"""The command line as a whole: help, wrong usage, exit codes."""
+
+import logging
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import Result
+
+from softmax_cli import __version__
+from softmax_cli.cli import COMMANDS, main
+from softmax_cli.commands.terminal import bars, escape, half_blocks, table
+
+Invoke = Callable[..., Result]
+Command = Callable[..., Any]
+
+
+def command_named(name: str) -> click.Command:
+    found = main.get_command(click.Context(main), name)  # type: ignore[attr-defined]
+    assert found
+    return found
+
+
+def test_version(invoke: Invoke) -> None:
+    assert invoke("--version").stdout == f"softmax {__version__}\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str, invoke: Invoke) -> None:
+    """A command's help is a sentence, an example, and a line for each option."""
+    found = command_named(name)
+    assert found.help
+    assert "Example:" in found.help
+    assert f"softmax {name}" in found.help
+    for parameter in found.params:
+        assert isinstance(parameter, click.Argument) or parameter.help, parameter.name  # type: ignore[attr-defined]
+    result = invoke(name, "--help")
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"Usage: main {name}")
+
+
+def test_short_help_is_not_cut(invoke: Invoke) -> None:
+    assert "..." not in invoke("--help").stdout.replace("[ARGS]...", "")
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        (["trian"], "Did you mean 'train'"),
+        (["train", "--epoch", "3"], "--epochs"),
+        (["train", "--epochs", "many"], "not a valid integer"),
+        (["train", "--schedule", "cosin"], "constant"),
+        (["predict"], "Missing argument"),
+        (["eval", "--split", "tset"], "test"),
+    ],
+)
+def test_wrong_usage_exits_with_2_and_says_what_is_near(line: list[str], hint: str, invoke: Invoke) -> None:
+    result = invoke(*line)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Usage:" in result.stderr
+    assert hint in result.stderr
+
+
+def test_debug_shows_the_traceback(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOFTMAX_DEBUG", "1")
+    result = invoke("info", "--checkpoint", "nowhere.npz")
+    assert result.exit_code == 1
+    assert "Traceback" in result.stderr
+    assert "\nerror: " in result.stderr
+
+
+def test_a_bug_shows_its_traceback(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("softmax_cli.commands.options.load_checkpoint", lambda path: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        invoke("info")
+
+
+def test_ctrl_c_exits_with_130(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("softmax_cli.commands.options.load_checkpoint", interrupt)
+    result = invoke("info")
+    assert (result.exit_code, result.stdout) == (130, "")
+
+
+def test_a_run_leaves_signals_and_logging_as_they_were(invoke: Invoke, model_file: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    invoke("info", "--checkpoint", model_file)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert not logging.getLogger("softmax_cli").handlers
+
+
+def test_a_closed_pipe_is_no_error_message(model_file: Path) -> None:
+    line = f"{sys.executable} -m softmax_cli info -c '{model_file}' | true"
+    result = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
+    assert result.stderr == ""
+
+
+def test_a_full_disk_at_stdout_is_a_failure(model_file: Path) -> None:
+    line = [sys.executable, "-m", "softmax_cli", "info", "-c", str(model_file)]
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert result.returncode == 1
+    assert "error: " in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_ascii_output_is_no_error(command: Command, model_file: Path) -> None:
+    environment = {"PYTHONIOENCODING": "ascii", "PATH": "/usr/bin:/bin"}
+    picture = Path(__file__).parent / "pictures" / "seven.png"
+    result = command("predict", picture, "-c", model_file, "--show", env=environment)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.isascii()
+
+
+def test_escape_disarms_control_characters() -> None:
+    assert escape("a\x1b[31m\n\tb\udcffé") == "a\\x1b[31m\\n\\tb\\udcffé"
+
+
+def test_table_aligns_its_columns() -> None:
+    assert table(["", "a"], [["x", "100"], ["long", "1"]]) == "        a\nx     100\nlong    1"
+
+
+def test_bars_are_as_long_as_their_shares() -> None:
+    lines = bars({"a": 0.5, "bb": 0.25, "c": 0.0}).splitlines()
+    assert [line.count("█") for line in lines] == [20, 10, 0]
+    assert lines[2] == " c    0.00 %"
+
+
+def test_half_blocks_draw_two_rows_a_line() -> None:
+    import numpy as np
+
+    image = np.array([[255, 0, 255, 0], [255, 255, 0, 0], [0, 255, 255, 0]], np.uint8)
+    assert half_blocks(image) == "█▄▀\n ▀▀"
