@@ -117,7 +117,7 @@ FASHION_MNIST = Entry(
 
 SAMPLE = Entry(
     name="sample",
-    title="the bundled sample of MNIST",
+    title="MNIST sample",
     credit=_MNIST_CREDIT,
     files=_files(
         5_000,

@@ -142,14 +142,13 @@ def _load_auto(split: str, source: Source) -> Dataset:
     impatient = replace(source, wait=min(IMPATIENT, 3 * IMPATIENT / count))
     try:
         return _load_entry(MNIST, split, impatient)
-    except DownloadError as error:
-        low, high = SAMPLE.reference["pixels"]
+    except DownloadError:
+        bounds = (*SAMPLE.reference["pixels"], *MNIST.reference["pixels"])
         log.warning(
-            "MNIST could not be had, so this uses the bundled sample of 6,000 of its digits; "
-            "expect %.0f to %.0f %% instead of %.0f to %.1f %% on the test set. The reason: %s",
-            *(100 * low, 100 * high),
-            *(100 * bound for bound in MNIST.reference["pixels"]),
-            error,
+            "MNIST is not in the cache and could not be downloaded, so the bundled sample of 6,000 of its "
+            "digits is used; expect %.0f to %.0f %% on the test set instead of %.0f to %.1f %%. "
+            "The reason is shown by: softmax download",
+            *(100 * bound for bound in bounds),
         )
         return _load_entry(SAMPLE, split, source)
 
