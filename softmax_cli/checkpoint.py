@@ -28,8 +28,8 @@ from softmax_cli.model import Model
 from softmax_cli.training import Epoch, State
 
 FORMAT = 1
-META_LIMIT = 1 << 24
-"""Bytes that `meta` may take; a thousand epochs take 200 kB."""
+META_LIMIT = 1 << 22
+"""Bytes that `meta` may take; ten thousand epochs, the most there can be, take 3 MB."""
 
 _MODELS = {"model": ("weights", "bias"), "last": ("last_weights", "last_bias")}
 _MODELS["velocity"] = ("velocity_weights", "velocity_bias")
@@ -80,7 +80,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
 
     Raises `OutputError` where it cannot be written; the old file is then still there.
     """
-    meta = json.dumps(describe(checkpoint), ensure_ascii=False, allow_nan=False).encode()
+    meta = json.dumps(describe(checkpoint), allow_nan=False).encode()
     arrays: dict[str, NDArray[Any]] = {"meta": np.frombuffer(meta, np.uint8)}
     for field, names in _MODELS.items():
         arrays |= zip(names, getattr(checkpoint.state, field), strict=True)
@@ -165,7 +165,7 @@ def _read_meta(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> dict[str, Any
         _check_header(member.read(_HEADER_SIZE), info.filename, "|u1", shape)
         meta = json.loads(member.read(), parse_constant=_refuse_constant)
     found = meta["format"]
-    if type(found) is not int or found > FORMAT:
+    if type(found) is not int or not 1 <= found <= FORMAT:
         raise CheckpointError(
             f"its format is {found!r}, and this version reads up to {FORMAT}; "
             "upgrade with: pip install -U softmax_cli"
@@ -255,6 +255,9 @@ def _from_meta(meta: dict[str, Any], models: dict[str, Model]) -> Checkpoint:
     )
     if not state.best_epoch <= state.epoch == len(state.history):
         raise ValueError("its epochs do not agree with its history")
+    preparation = _text(meta["preparation"])
+    if preparation not in ("digit", "plain"):
+        raise ValueError(f"its pictures are prepared as {preparation!r}, expected 'digit' or 'plain'")
     return Checkpoint(
         state=state,
         config=TrainConfig(**meta["config"]),
@@ -262,7 +265,7 @@ def _from_meta(meta: dict[str, Any], models: dict[str, Model]) -> Checkpoint:
         digest=_text(meta["dataset"]["digest"]),
         image_shape=(meta["image_shape"][0], meta["image_shape"][1]),
         class_names=tuple(meta["class_names"]),
-        preparation=_text(meta["preparation"]),
+        preparation=preparation,
         run=dict(meta["run"]),
     )
 

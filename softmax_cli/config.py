@@ -24,7 +24,7 @@ class TrainConfig:
     """
 
     dataset: str = _option("auto", "auto, mnist, fashion-mnist, sample, or a folder with four IDX files.")
-    epochs: int = _option(10, "Passes over the training images.", minimum=1)
+    epochs: int = _option(10, "Passes over the training images.", minimum=1, maximum=10_000)
     batch_size: int = _option(256, "Images per step.", minimum=1)
     learning_rate: float = _option(
         0.5, "Size of the first step along the gradient.", minimum=0, exclusive=True
@@ -111,9 +111,9 @@ def _check_value(key: str, value: Any, kind: Any, rules: Any) -> None:
         raise ConfigError(f"{name} must be {' or '.join(rules['choices'])}, not {value!r}")
     if "minimum" not in rules:
         return
-    minimum, below = rules["minimum"], rules.get("below", math.inf)
+    minimum, maximum, below = (rules.get(key, math.inf) for key in ("minimum", "maximum", "below"))
     too_low = value <= minimum if rules.get("exclusive") else value < minimum
-    if too_low or value >= below:
+    if too_low or value > maximum or value >= below:
         least = f"above {minimum}" if rules.get("exclusive") else f"at least {minimum}"
-        most = "" if below == math.inf else f" and below {below}"
-        raise ConfigError(f"{name} must be {least}{most}, not {value}")
+        most = f" and at most {maximum:,}" if maximum < math.inf else f" and below {below}"
+        raise ConfigError(f"{name} must be {least}{most.removesuffix(' and below inf')}, not {value}")

@@ -44,11 +44,11 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 def check_writable(path: Path) -> None:
     """Raise `OutputError` unless a file could be written at `path`; change nothing."""
     target = Path(os.path.realpath(path))
-    if target.is_dir():
+    if os.path.isdir(target):
         raise OutputError(f"cannot write {path}: it is a folder; give the name of a file")
-    if not target.parent.is_dir():
+    if not os.path.isdir(target.parent):
         raise OutputError(f"cannot write {path}: the folder {target.parent} does not exist; make it first")
-    if target.exists() and not target.is_file():
+    if os.path.exists(target) and not os.path.isfile(target):
         raise OutputError(f"cannot write {path}: it is not a regular file")
     temporary = _temporary(target)
     try:

@@ -55,6 +55,9 @@ BLACK = 8
 FAINT = 32
 """Ink whose darkest is below this is probably not ink."""
 
+ORIENTATION = 0x0112
+"""The EXIF tag that says how the camera was held."""
+
 Gray = NDArray[np.uint8]
 
 
@@ -75,7 +78,8 @@ def prepare(path: Path, shape: tuple[int, int], preparation: str, invert: bool |
     """
     gray, steps = read_luminance(path)
     if gray.shape == shape and invert is None and _background(gray) <= BLACK:
-        return Prepared(gray, (*steps, f"used as it is: {shape[1]} x {shape[0]}, light on black"), ())
+        steps.append(f"used as it is: {shape[1]} x {shape[0]}, light on black")
+        return Prepared(gray, tuple(steps), () if gray.any() else ("the picture is blank",))
     draw = draw_digit if preparation == "digit" else draw_plain
     image, done, doubts = draw(gray, shape, invert)
     return Prepared(image, (*steps, *done), doubts)
@@ -95,6 +99,8 @@ def read_luminance(path: Path) -> tuple[Gray, list[str]]:
     try:
         return _decode(content, path)
     except _DAMAGED as error:
+        if "too large" in str(error).lower():  # a text chunk or a colour profile that inflates without end
+            raise _too_large(path) from error
         if content.startswith((b"\x89PNG", b"\xff\xd8")):
             raise ImageError(f"{path} is truncated or damaged; save it again") from error
         raise ImageError(f"{path} is not a PNG or JPEG picture") from error
@@ -117,53 +123,49 @@ _DAMAGED = (
 def _decode(content: bytes, path: Path) -> tuple[Gray, list[str]]:
     from PIL import Image, ImageOps
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(action="ignore"):  # what is odd but harmless, such as unknown EXIF tags
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            picture: Image.Image = Image.open(io.BytesIO(content), formats=("PNG", "JPEG"))
-            width, height = picture.size
+            picture = _open(content)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise _too_large(path) from error
-        except ValueError as error:
-            if (
-                "too large" in str(error).lower()
-            ):  # a text chunk or a colour profile that inflates without end
-                raise _too_large(path) from error
-            raise
-    if width * height > MAX_PIXELS:
-        raise _too_large(path)
-    picture.load()
-    upright = ImageOps.exif_transpose(picture)
-    steps = (
-        ["turned upright"]
-        if upright.size != (width, height) or upright.getexif() != picture.getexif()
-        else []
-    )
-    if upright.has_transparency_data:
-        upright = _over_white(upright)
-        steps.append("laid over white")
+        width, height = picture.size
+        if width * height > MAX_PIXELS:
+            raise _too_large(path)
+        picture.verify()  # every checksum of a PNG; a picture that was verified has to be opened again
+        picture = _open(content)
+        picture.load()
+        steps = ["turned upright"] if picture.getexif().get(ORIENTATION, 1) in range(2, 9) else []
+        upright = ImageOps.exif_transpose(picture)
+    steps += ["laid over white"] * ("transparency" in upright.info or upright.has_transparency_data)
     gray = _to_gray(upright)
     factor = math.ceil(max(gray.size) / WORKING_SIDE)
     return np.asarray(gray.reduce(factor) if factor > 1 else gray), steps
+
+
+def _open(content: bytes) -> "Image.Image":
+    from PIL import Image
+
+    return Image.open(io.BytesIO(content), formats=("PNG", "JPEG"))
 
 
 def _too_large(path: Path) -> ImageError:
     return ImageError(f"{path} is too large: more than {MAX_PIXELS:,} pixels; save a smaller copy")
 
 
-def _over_white(picture: "Image.Image") -> "Image.Image":
-    from PIL import Image
-
-    white = Image.new("RGBA", picture.size, "white")
-    return Image.alpha_composite(white, picture.convert("RGBA"))
-
-
 def _to_gray(picture: "Image.Image") -> "Image.Image":
+    """Return the luminance of a picture in any mode, transparency laid over white."""
     from PIL import Image
 
-    if picture.mode.startswith("I"):  # 16 bits of grey
+    if picture.mode.startswith("I"):  # 16 bits of grey, of which one value may stand for transparent
         values = np.asarray(picture).astype(np.uint32)
-        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+        gray = (values * 255 + 32767) // 65535
+        return Image.fromarray(
+            np.where(values == picture.info.get("transparency"), 255, gray).astype(np.uint8)
+        )
+    if picture.has_transparency_data:
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture.convert("RGBA"))
     return picture if picture.mode == "L" else picture.convert("RGB").convert("L")
 
 

@@ -30,10 +30,14 @@ class Model(NamedTuple):
 
 
 def evidence(model: Model, x: Floats) -> Floats:
-    """Return z = x·W + b, the evidence (logits) for each class, shape (n, K)."""
-    z: Floats = x @ model.weights
-    z += model.bias
-    return z
+    """Return z = x·W + b, the evidence (logits) for each class, shape (n, K).
+
+    It lies in memory class by class (Fortran order): what follows works along the classes of each image,
+    and is several times faster on long columns than on short rows.
+    """
+    product = x @ model.weights
+    z: Floats = np.empty_like(product, order="F")
+    return np.add(product, model.bias, out=z)
 
 
 def softmax(z: Floats) -> Floats:

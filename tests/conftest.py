@@ -1,4 +1,4 @@
-"""What all tests share: no network, no user's cache, the sample, a trained model, and ways to run commands."""
+"""What all tests share: no network, no user's cache, the sample, a trained model, ways to run commands."""
 
 import os
 import socket
@@ -79,9 +79,9 @@ def sample_test() -> Dataset:
 def trained(sample: Dataset) -> Checkpoint:
     """Return a model of the sample, three epochs old."""
     config = TrainConfig(dataset="sample", epochs=3)
-    state = start(784, 10)
-    checkpoint = Checkpoint.begin(config, sample, state)
-    for state in fit(config, sample, hold_out(sample.labels, 0.1, 0), state):
+    begun = start(784, 10)
+    checkpoint = Checkpoint.begin(config, sample, begun)
+    for state in fit(config, sample, hold_out(sample.labels, 0.1, 0), begun):
         checkpoint = checkpoint.advance(state, 0.1)
     return checkpoint
 
