@@ -14,7 +14,7 @@ import sys
 import zipfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +28,11 @@ from softmax_cli.model import Model
 from softmax_cli.training import Epoch, State
 
 FORMAT = 1
-META_LIMIT = 1 << 22
-"""Bytes that `meta` may take; ten thousand epochs, the most there can be, take 3 MB."""
+META_LIMIT = 1 << 21
+"""Bytes that `meta` may take; five thousand epochs, the most there can be, take less."""
+
+DIRECTORY_LIMIT = 1 << 16
+"""Bytes that the archive's list of members may take; that of a checkpoint takes less than a thousand."""
 
 _MODELS = {"model": ("weights", "bias"), "last": ("last_weights", "last_bias")}
 _MODELS["velocity"] = ("velocity_weights", "velocity_bias")
@@ -97,10 +100,15 @@ def load(path: Path) -> Checkpoint:
     """
     with open_regular(path, CheckpointError) as file:
         try:
+            _check_directory(file)
             with zipfile.ZipFile(file) as archive:
                 return _read(archive, os.fstat(file.fileno()).st_size)
         except CheckpointError as error:
             raise CheckpointError(f"{path} is not a checkpoint that can be used: {error}") from error
+        except KeyError as error:
+            raise CheckpointError(
+                f"{path} is not a checkpoint that can be used: meta lacks {error}"
+            ) from error
         except _BROKEN as error:
             raise CheckpointError(f"{path} is not a checkpoint, or is damaged: {error}") from error
 
@@ -125,6 +133,18 @@ def _read(archive: zipfile.ZipFile, file_size: int) -> Checkpoint:
         for field, (weights, bias) in _MODELS.items()
     }
     return _from_meta(meta, models)
+
+
+def _check_directory(file: BinaryIO) -> None:
+    """Raise `CheckpointError` for a list of members that is too long to be read: `zipfile` takes any."""
+    file.seek(-min(22, file.seek(0, os.SEEK_END)), os.SEEK_END)
+    end = (
+        file.read()
+    )  # the end record is the last 22 bytes, unless a comment follows, which numpy never writes
+    if end[:4] != b"PK\x05\x06":
+        raise zipfile.BadZipFile("it does not end as an .npz file does")
+    if int.from_bytes(end[12:16], "little") > DIRECTORY_LIMIT:
+        raise CheckpointError("its list of members is far too long")
 
 
 def _check_members(archive: zipfile.ZipFile, file_size: int) -> dict[str, zipfile.ZipInfo]:
@@ -163,7 +183,7 @@ def _read_meta(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> dict[str, Any
     with archive.open(info) as member:
         shape = (info.file_size - _HEADER_SIZE,)
         _check_header(member.read(_HEADER_SIZE), info.filename, "|u1", shape)
-        meta = json.loads(member.read(), parse_constant=_refuse_constant)
+        meta = json.loads(member.read(), parse_constant=_finite, parse_float=_finite)
     found = meta["format"]
     if type(found) is not int or not 1 <= found <= FORMAT:
         raise CheckpointError(
@@ -178,6 +198,8 @@ def _read_meta(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> dict[str, Any
         )
     if not (type(names) is list and len(names) > 1 and all(type(name) is str for name in names)):
         raise CheckpointError("its class names are not a list of two texts or more")
+    if len(set(names)) < len(names):
+        raise CheckpointError("two of its classes have the same name")
     if meta["features"] != {"kind": "pixels"}:
         raise CheckpointError(f"its features are {meta['features']!r}, expected {{'kind': 'pixels'}}")
     return dict(meta)
@@ -220,8 +242,10 @@ def _check_header(head: bytes, name: str, descr: str, shape: tuple[int, ...]) ->
         raise CheckpointError(f"member {name} is {found}, expected {expected}")
 
 
-def _refuse_constant(constant: str) -> None:
-    raise ValueError(f"meta holds {constant}")
+def _finite(number: str) -> float:
+    if not math.isfinite(float(number)):
+        raise ValueError(f"meta holds {number}")
+    return float(number)
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -24,7 +24,7 @@ class TrainConfig:
     """
 
     dataset: str = _option("auto", "auto, mnist, fashion-mnist, sample, or a folder with four IDX files.")
-    epochs: int = _option(10, "Passes over the training images.", minimum=1, maximum=10_000)
+    epochs: int = _option(10, "Passes over the training images.", minimum=1, maximum=5_000)
     batch_size: int = _option(256, "Images per step.", minimum=1)
     learning_rate: float = _option(
         0.5, "Size of the first step along the gradient.", minimum=0, exclusive=True

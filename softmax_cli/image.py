@@ -52,6 +52,9 @@ WORKING_SIDE = 512
 BLACK = 8
 """Up to this border luminance, a picture of the model's size is taken as it is."""
 
+SMALLEST = 8
+"""A picture with a shorter side than this can hardly show anything."""
+
 FAINT = 32
 """Ink whose darkest is below this is probably not ink."""
 
@@ -82,6 +85,8 @@ def prepare(path: Path, shape: tuple[int, int], preparation: str, invert: bool |
         return Prepared(gray, tuple(steps), () if gray.any() else ("the picture is blank",))
     draw = draw_digit if preparation == "digit" else draw_plain
     image, done, doubts = draw(gray, shape, invert)
+    if not doubts and min(gray.shape) < SMALLEST:
+        doubts = (f"the picture has only {gray.shape[1]} x {gray.shape[0]} pixels",)
     return Prepared(image, (*steps, *done), doubts)
 
 
@@ -99,8 +104,10 @@ def read_luminance(path: Path) -> tuple[Gray, list[str]]:
     try:
         return _decode(content, path)
     except _DAMAGED as error:
-        if "too large" in str(error).lower():  # a text chunk or a colour profile that inflates without end
-            raise _too_large(path) from error
+        if "too large" in str(error).lower():
+            raise ImageError(
+                f"{path} is too large: a text or a colour profile in it inflates without end"
+            ) from error
         if content.startswith((b"\x89PNG", b"\xff\xd8")):
             raise ImageError(f"{path} is truncated or damaged; save it again") from error
         raise ImageError(f"{path} is not a PNG or JPEG picture") from error
@@ -240,7 +247,8 @@ def _otsu(ink: NDArray[np.int64]) -> int:
     moments = np.cumsum(counts * np.arange(256))
     above = ink.size - below
     with np.errstate(divide="ignore", invalid="ignore"):
-        between = (moments[-1] * (below / ink.size) - moments[:-1]) ** 2 / (below * above)
+        difference = (moments[-1] * below - moments[:-1] * ink.size).astype(np.float64)  # exact
+        between = difference**2 / (below * above)
     return int(np.argmax(np.nan_to_num(between, posinf=0))) + 1
 
 
