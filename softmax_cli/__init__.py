@@ -32,6 +32,7 @@ _HOMES = {
     "load": "data.dataset",
     "load_checkpoint": "checkpoint:load",
     "log_softmax": "model",
+    "evidence_of": "features",
     "pixels": "features",
     "prepare": "image",
     "save_checkpoint": "checkpoint:save",

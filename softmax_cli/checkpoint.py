@@ -69,7 +69,7 @@ class Checkpoint:
             image_shape=data.image_shape,
             class_names=data.class_names,
             preparation=data.preparation,
-            run={"seconds": 0.0, "versions": versions},
+            run={"seconds": 0.0, "versions": versions, "threads": os.environ.get("OPENBLAS_NUM_THREADS")},
         )
 
     def advance(self, state: State, seconds: float) -> "Checkpoint":

@@ -14,6 +14,7 @@ import click
 
 from softmax_cli import __version__
 from softmax_cli.commands.terminal import escape
+from softmax_cli.commands.threads import use_threads
 from softmax_cli.errors import ConfigError, OutputError, SoftmaxError
 
 COMMANDS = ("download", "train", "eval", "predict", "info")
@@ -78,6 +79,7 @@ def main() -> None:
       softmax eval
       softmax predict image.png
     """
+    use_threads(None)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -24,7 +24,14 @@ class TrainConfig:
     """
 
     dataset: str = _option("auto", "auto, mnist, fashion-mnist, sample, or a folder with four IDX files.")
-    epochs: int = _option(10, "Passes over the training images.", minimum=1, maximum=5_000)
+    solver: str = _option("sgd", "Gradient descent, or to the very optimum.", choices=("sgd", "newton"))
+    epochs: int = _option(
+        None,
+        "Passes over the images; with newton, iterations at most.",
+        minimum=1,
+        maximum=5_000,
+        shown="10, newton 100",
+    )
     batch_size: int = _option(256, "Images per step.", minimum=1)
     learning_rate: float = _option(
         0.5, "Size of the first step along the gradient.", minimum=0, exclusive=True
@@ -39,8 +46,12 @@ class TrainConfig:
     seed: int = _option(0, "Decides the split and the order of the images.", minimum=0)
 
     def __post_init__(self) -> None:
+        if self.epochs is None:
+            object.__setattr__(self, "epochs", 100 if self.solver == "newton" else 10)
         for item in fields(self):
-            _check_value(item.name, getattr(self, item.name), type(item.default), item.metadata)
+            _check_value(item.name, getattr(self, item.name), item.type, item.metadata)
+        if self.patience and self.solver == "newton":
+            raise ConfigError("patience is for solver sgd; newton stops by itself, at the optimum")
         if self.patience and not self.validation_size:
             raise ConfigError(
                 f"patience {self.patience} needs a validation split to watch: "
@@ -59,7 +70,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         overrides = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     known = [item.name for item in fields(TrainConfig)]
     for key in overrides:
@@ -71,11 +82,13 @@ def read_toml(path: Path) -> dict[str, Any]:
 def continued(saved: TrainConfig, given: dict[str, Any]) -> TrainConfig:
     """Return the config with which a run that was trained with `saved` goes on, if `given` is asked of it.
 
-    Only patience may change, and with a constant schedule the number of epochs. Raises `ConfigError`
-    naming both values for anything else that differs.
+    Only patience may change, and the number of epochs where the learning rate does not depend on it: with
+    a constant schedule, or newton. Raises `ConfigError` naming both values for anything else that differs.
     """
     config = replace(saved, **given)
-    free = {"patience", "epochs"} if saved.schedule == "constant" else {"patience"}
+    free = {"patience"}
+    if saved.schedule == "constant" or saved.solver == "newton":
+        free.add("epochs")
     for key in given:
         before, now = getattr(saved, key), getattr(config, key)
         if before != now and key not in free:
@@ -101,7 +114,10 @@ def _suggestion(key: str, known: Iterable[str]) -> str:
 def _check_value(key: str, value: Any, kind: Any, rules: Any) -> None:
     name = option_name(key)
     if kind is float and type(value) is int:
-        value = float(value)  # TOML's 1 is as good as 1.0
+        try:
+            value = float(value)  # TOML's 1 is as good as 1.0
+        except OverflowError as error:
+            raise ConfigError(f"{name} must be finite, not a number of {value.bit_length()} bits") from error
     if type(value) is not kind:
         word = {int: "a whole number", float: "a number", str: "text"}[kind]
         raise ConfigError(f"{name} must be {word}, not {value!r}")

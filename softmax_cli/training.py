@@ -8,25 +8,36 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from softmax_cli import features
 from softmax_cli.config import TrainConfig
 from softmax_cli.data.dataset import Dataset
+from softmax_cli.errors import DivergenceError
+from softmax_cli.features import batches, pixels, scaled
 from softmax_cli.metrics import Scores, score, total
-from softmax_cli.model import Model, evidence
-from softmax_cli.solvers import sgd
+from softmax_cli.model import Floats, Labels, Model, evidence
+from softmax_cli.solvers import newton, sgd
+from softmax_cli.solvers.problem import Problem, Step
 
 BLOCK = 2048
 """Images that are turned into float32 at a time when a model is judged."""
 
 
+SOLVERS = {"sgd": sgd.solve, "newton": newton.solve}
+
+
 class Epoch(NamedTuple):
-    """What one epoch did: losses in nats without the l2 term, the learning rate of its first step."""
+    """What one epoch did: losses in nats without the l2 term, the learning rate of its first step.
+
+    With newton an epoch is an iteration, its rate the length of the step, and the norm of the gradient
+    and the estimated relative distance from the optimum are known.
+    """
 
     epoch: int
     train_loss: float
     validation_loss: float | None
     validation_accuracy: float | None
     learning_rate: float
+    gradient_norm: float | None = None
+    distance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -52,9 +63,14 @@ def start(features: int, classes: int) -> State:
     return State(0, zeros, zeros, zeros, best_epoch=0, stale=0, history=())
 
 
+def has_converged(state: State) -> bool:
+    """Tell whether newton has reached the optimum."""
+    return bool(state.history) and newton.has_converged(state.history[-1].distance)
+
+
 def is_complete(state: State, config: TrainConfig) -> bool:
-    """Tell whether the run has had all of its epochs, or has run out of patience."""
-    return state.epoch >= config.epochs or 0 < config.patience <= state.stale
+    """Tell whether the run has had all of its epochs, has converged, or has run out of patience."""
+    return state.epoch >= config.epochs or has_converged(state) or 0 < config.patience <= state.stale
 
 
 def fit(
@@ -67,55 +83,80 @@ def fit(
     """Train from `state` on; yield the state after each epoch until the run is complete.
 
     `split` are the indices of the images to learn from and, perhaps none, to validate on (`hold_out`).
-    `on_batch` is called after each step; when it returns True, training stops at once and the
-    unfinished epoch is forgotten. A run that starts from a yielded state continues as if it had never
-    stopped, bit for bit. Raises `DivergenceError` at the first value that is not finite.
+    `on_batch` is called after each batch of work; when it returns True, training stops at once and the
+    unfinished epoch is forgotten. A run of sgd that starts from a yielded state continues as if it had
+    never stopped, bit for bit; one of newton reaches the same optimum. Raises `DivergenceError` at the
+    first value that is not finite.
     """
+    if is_complete(state, config):
+        return
     chosen, held = split
-    while not is_complete(state, config):
-        number = state.epoch + 1
-        done = sgd.run_epoch(
-            state.last, state.velocity, data.images, data.labels, chosen, number, config, on_batch
-        )
-        if done is None:
-            return
-        last, velocity, train_loss = done
-        steps = sgd.steps_per_epoch(len(chosen), config)
-        rate = sgd.learning_rate(state.epoch * steps, config.epochs * steps, config)
-        scores = evaluate(last, data, held) if len(held) else None
-        state = _advance(state, last, velocity, train_loss, scores, rate)
+    feature_map = pixels(data.image_shape)
+    problem = Problem(feature_map, data.images, data.labels, chosen, config, on_batch)
+    for step in SOLVERS[config.solver](problem, state.last, state.velocity, state.epoch):
+        scores = _validate(step.model, data, held, state.epoch + 1, config)
+        state = _advance(state, step, scores, keep_best=config.solver == "sgd")
         yield state
+        if is_complete(state, config):
+            return
+
+
+def _validate(
+    model: Model, data: Dataset, held: NDArray[np.intp], epoch: int, config: TrainConfig
+) -> Scores | None:
+    """Score a model on the images that were held out, if any."""
+    try:
+        return evaluate(model, data, held) if len(held) else None
+    except DivergenceError as error:
+        last = sgd.steps_per_epoch(len(data) - len(held), config) - 1
+        raise sgd.diverged(epoch, last, config) from error
+
+
+def work_per_epoch(images: int, config: TrainConfig) -> int:
+    """Return how often `on_batch` is called in an epoch (with newton, in most)."""
+    return math.ceil(images / (config.batch_size if config.solver == "sgd" else newton.BLOCK))
 
 
 def evaluate(model: Model, data: Dataset, indices: NDArray[np.intp]) -> Scores:
-    """Score a model on ``data.images[indices]`` (at least one), a block of images at a time."""
-    blocks = np.split(indices, range(BLOCK, len(indices), BLOCK))
-    buffer = np.empty((len(blocks[0]), len(model.weights)), np.float32)
-    return total(
-        score(evidence(model, features.pixels(data.images[block], out=buffer)), data.labels[block])
-        for block in blocks
-    )
+    """Score a model on ``data.images[indices]`` (at least one), a block of images at a time.
+
+    Raises `DivergenceError` where its evidence is not finite.
+    """
+    feature_map = pixels(data.image_shape)
+    inner = scaled(model, feature_map)
+    blocks = batches(feature_map, data.images, data.labels, indices, BLOCK)
+    return total(_score(inner, x, labels) for x, labels in blocks)
 
 
-def _advance(
-    state: State, last: Model, velocity: Model, train_loss: float, scores: Scores | None, rate: float
-) -> State:
-    """Return the next state: it keeps the best model so far, or the last where there are no scores."""
+def _score(model: Model, x: Floats, labels: Labels) -> Scores:
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is noticed below
+        z = evidence(model, x)
+    if not np.isfinite(z).all():
+        raise DivergenceError(
+            "the model's weights are so large that its evidence is not finite; train it anew"
+        )
+    return score(z, labels)
+
+
+def _advance(state: State, step: Step, scores: Scores | None, keep_best: bool) -> State:
+    """Return the next state: it has the best model so far, or the last where no best is known or wanted."""
     losses = [epoch.validation_loss for epoch in state.history if epoch.validation_loss is not None]
-    is_best = scores is None or scores.loss < min(losses, default=math.inf)
+    is_best = scores is None or not keep_best or scores.loss < min(losses, default=math.inf)
     number = state.epoch + 1
     record = Epoch(
         epoch=number,
-        train_loss=train_loss,
+        train_loss=step.train_loss,
         validation_loss=scores.loss if scores else None,
         validation_accuracy=scores.accuracy if scores else None,
-        learning_rate=rate,
+        learning_rate=step.rate,
+        gradient_norm=step.gradient_norm,
+        distance=step.distance,
     )
     return State(
         epoch=number,
-        model=last if is_best else state.model,
-        last=last,
-        velocity=velocity,
+        model=step.model if is_best else state.model,
+        last=step.model,
+        velocity=step.velocity,
         best_epoch=number if is_best else state.best_epoch,
         stale=0 if is_best else state.stale + 1,
         history=(*state.history, record),

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from softmax_cli.checkpoint import Checkpoint, save
 from softmax_cli.cli import main
+from softmax_cli.commands.threads import VARIABLES
 from softmax_cli.config import TrainConfig
 from softmax_cli.data.dataset import Dataset, hold_out, load
 from softmax_cli.data.download import Source
@@ -53,6 +54,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     for name in ("SOFTMAX_CHECKPOINT", "SOFTMAX_DEBUG", "NO_COLOR", "http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
+    for name in VARIABLES:  # commands set them
+        monkeypatch.setenv(name, "1")
     return folder
 
 

@@ -184,7 +184,7 @@ def test_meta_says_what_the_model_is(model_file: Path, trained: Checkpoint) -> N
     assert (found["config"]["dataset"], found["config"]["epochs"]) == ("sample", 3)
     assert (found["epoch"], found["history"]) == (3, epochs)
     assert found["scores"] == epochs[found["best_epoch"] - 1]
-    assert found["run"].keys() == {"seconds", "versions"}
+    assert found["run"].keys() == {"seconds", "versions", "threads"}
 
 
 def test_four_lines_of_numpy_are_as_accurate(

@@ -1,6 +1,7 @@
 """The command line as a whole: help, wrong usage, exit codes."""
 
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -13,8 +14,10 @@ import pytest
 from click.testing import Result
 
 from softmax_cli import __version__
+from softmax_cli.checkpoint import load
 from softmax_cli.cli import COMMANDS, main
 from softmax_cli.commands.terminal import bars, escape, half_blocks, table
+from softmax_cli.commands.threads import VARIABLES
 
 Invoke = Callable[..., Result]
 Command = Callable[..., Any]
@@ -138,3 +141,15 @@ def test_half_blocks_draw_two_rows_a_line() -> None:
 
     image = np.array([[255, 0, 255, 0], [255, 255, 0, 0], [0, 255, 255, 0]], np.uint8)
     assert half_blocks(image) == "█▄▀\n ▀▀"
+
+
+def test_matrix_products_use_one_thread_unless_told(command: Command) -> None:
+    for line, environment, threads in (
+        ([], {}, "1"),
+        ([], {"OPENBLAS_NUM_THREADS": "3"}, "3"),
+        (["--threads", "2"], {"OPENBLAS_NUM_THREADS": "3"}, "2"),
+    ):
+        clean = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+        result = command("train", "--dataset", "sample", "--epochs", 1, *line, env=clean | environment)
+        assert result.returncode == 0, result.stderr
+        assert load(Path("model.npz")).run["threads"] == threads

@@ -1,101 +1,228 @@
-"""What a run may be asked to do, and what it may not."""
+"""Limits, defaults and TOML form of `TrainConfig`, and what a resumed run may change."""
 
+import math
+from dataclasses import FrozenInstanceError, asdict, fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from softmax_cli.config import TrainConfig, continued, read_toml
+from softmax_cli.config import TrainConfig, continued, option_name, read_toml
 from softmax_cli.errors import ConfigError
 
 
-def test_the_defaults_are_those_of_the_documentation() -> None:
-    config = TrainConfig()
-    assert (config.epochs, config.batch_size, config.learning_rate, config.momentum) == (10, 256, 0.5, 0.9)
-    assert (config.schedule, config.l2, config.validation_size, config.patience) == ("cosine", 1e-4, 0.1, 0)
-    assert (config.dataset, config.seed) == ("auto", 0)
-
-
 @pytest.mark.parametrize(
-    ("key", "value", "reason"),
+    ("key", "value", "message"),
     [
-        ("epochs", 0, "epochs must be at least 1 and at most 5,000, not 0"),
-        ("epochs", 5001, "at most 5,000, not 5001"),
-        ("epochs", 2.5, "epochs must be a whole number, not 2.5"),
-        ("epochs", True, "must be a whole number"),
-        ("batch_size", -1, "batch-size must be at least 1, not -1"),
-        ("learning_rate", 0, "learning-rate must be above 0, not 0"),
-        ("learning_rate", float("nan"), "learning-rate must be finite, not nan"),
-        ("learning_rate", float("inf"), "must be finite"),
-        ("learning_rate", -0.1, "above 0"),
-        ("learning_rate", "fast", "learning-rate must be a number, not 'fast'"),
+        ("learning_rate", math.nan, "learning-rate must be finite, not nan"),
+        ("learning_rate", math.inf, "learning-rate must be finite, not inf"),
+        ("learning_rate", -math.inf, "learning-rate must be finite, not -inf"),
+        ("learning_rate", 0.0, "learning-rate must be above 0, not 0.0"),
+        ("learning_rate", -0.5, "learning-rate must be above 0, not -0.5"),
+        ("learning_rate", "0.5", "learning-rate must be a number, not '0.5'"),
+        ("learning_rate", True, "learning-rate must be a number, not True"),
+        pytest.param(
+            "learning_rate", 10**400, "learning-rate must be finite, not a number of", id="too long"
+        ),
+        ("momentum", math.nan, "momentum must be finite, not nan"),
+        ("momentum", -0.1, "momentum must be at least 0 and below 1, not -0.1"),
         ("momentum", 1.0, "momentum must be at least 0 and below 1, not 1.0"),
-        ("l2", -1e-9, "l2 must be at least 0"),
-        ("schedule", "step", "schedule must be cosine or constant, not 'step'"),
-        ("validation_size", 1.0, "below 1"),
-        ("patience", -1, "at least 0"),
-        ("seed", -1, "at least 0"),
-        ("dataset", 3, "dataset must be text, not 3"),
+        ("l2", math.nan, "l2 must be finite, not nan"),
+        ("l2", math.inf, "l2 must be finite, not inf"),
+        ("l2", -1e-9, "l2 must be at least 0, not -1e-09"),
+        ("validation_size", math.nan, "validation-size must be finite, not nan"),
+        ("validation_size", -0.1, "validation-size must be at least 0 and below 1, not -0.1"),
+        ("validation_size", 1, "validation-size must be at least 0 and below 1, not 1"),
+        ("epochs", 0, "epochs must be at least 1 and at most 5,000, not 0"),
+        ("epochs", 5001, "epochs must be at least 1 and at most 5,000, not 5001"),
+        ("epochs", 1.0, "epochs must be a whole number, not 1.0"),
+        ("epochs", False, "epochs must be a whole number, not False"),
+        ("batch_size", 0, "batch-size must be at least 1, not 0"),
+        ("batch_size", "256", "batch-size must be a whole number, not '256'"),
+        ("patience", -1, "patience must be at least 0, not -1"),
+        ("seed", -1, "seed must be at least 0, not -1"),
+        ("seed", None, "seed must be a whole number, not None"),
+        ("schedule", "linear", "schedule must be cosine or constant, not 'linear'"),
+        ("schedule", 1, "schedule must be text, not 1"),
+        ("dataset", ["mnist"], "dataset must be text, not ['mnist']"),
     ],
 )
-def test_a_value_without_meaning_is_refused(key: str, value: Any, reason: str) -> None:
-    with pytest.raises(ConfigError, match=reason):
+def test_a_value_without_meaning_is_refused(key: str, value: Any, message: str) -> None:
+    """The message names the option as the command line spells it, what would do, and the value."""
+    with pytest.raises(ConfigError) as caught:
         TrainConfig(**{key: value})
-
-
-def test_patience_needs_something_to_watch() -> None:
-    with pytest.raises(ConfigError, match="patience 3 needs a validation split"):
-        TrainConfig(patience=3, validation_size=0)
-
-
-def test_toml_holds_overrides_only(tmp_path: Path) -> None:
-    path = tmp_path / "c.toml"
-    path.write_text("# nothing but\nepochs = 3\nlearning_rate = 1\n")
-    assert read_toml(path) == {"epochs": 3, "learning_rate": 1}
-    assert TrainConfig(**read_toml(path)).learning_rate == 1
+    assert str(caught.value).startswith(message)
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"),
+    "given",
     [
-        ("epoch = 3", "unknown key 'epoch'; did you mean 'epochs'"),
-        ("batch-size = 3", "unknown key 'batch-size'; did you mean 'batch_size'"),
-        ("zebra = 1", "unknown key 'zebra'; the keys are dataset, "),
-        ("epochs =", "is not valid TOML"),
-        ("\x00", "is not valid TOML"),
+        {"learning_rate": 1e-300},
+        {"learning_rate": 1},
+        {"momentum": 0},
+        {"momentum": 0.999},
+        {"l2": 0.0},
+        {"validation_size": 0},
+        {"validation_size": 0.999},
+        {"epochs": 1, "batch_size": 1},
+        {"epochs": 5000},
+        {"patience": 1},
+        {"seed": 2**64},
+        {"schedule": "constant"},
     ],
 )
-def test_toml_that_cannot_be_used_is_refused(text: str, reason: str, tmp_path: Path) -> None:
-    path = tmp_path / "c.toml"
-    path.write_text(text)
-    with pytest.raises(ConfigError, match=reason):
+def test_a_value_at_its_limit_is_taken(given: dict[str, Any]) -> None:
+    config = TrainConfig(**given)
+    assert {key: getattr(config, key) for key in given} == given
+
+
+def test_patience_needs_a_validation_split() -> None:
+    with pytest.raises(ConfigError, match=r"patience 3 needs a validation split.*validation-size above 0"):
+        TrainConfig(patience=3, validation_size=0.0)
+
+
+def test_defaults() -> None:
+    """A change of a default is a change of every result: it has to be made here, too."""
+    assert asdict(TrainConfig()) == {
+        "dataset": "auto",
+        "solver": "sgd",
+        "epochs": 10,
+        "batch_size": 256,
+        "learning_rate": 0.5,
+        "momentum": 0.9,
+        "schedule": "cosine",
+        "l2": 1e-4,
+        "validation_size": 0.1,
+        "patience": 0,
+        "seed": 0,
+    }
+
+
+def test_a_config_cannot_change() -> None:
+    with pytest.raises(FrozenInstanceError):
+        TrainConfig().epochs = 3  # type: ignore[misc]
+
+
+def test_every_field_has_a_help_text() -> None:
+    assert all(item.metadata["help"].endswith(".") for item in fields(TrainConfig))
+
+
+def test_option_names_have_dashes() -> None:
+    assert option_name("learning_rate") == "learning-rate"
+
+
+# TOML.
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides"),
+    [
+        ("", {}),
+        ("# nothing\n", {}),
+        ("epochs = 20\nlearning_rate = 1\n", {"epochs": 20, "learning_rate": 1}),
+        ('dataset = "Zahlen/größer"\nmomentum = 0.5\n', {"dataset": "Zahlen/größer", "momentum": 0.5}),
+    ],
+)
+def test_toml_holds_overrides_only(tmp_path: Path, text: str, overrides: dict[str, Any]) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(text, encoding="utf-8")
+    assert read_toml(path) == overrides
+    assert TrainConfig(**read_toml(path)) == TrainConfig(**overrides)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"learning_rte = 1\n", "unknown key 'learning_rte'; did you mean 'learning_rate'?"),
+        (b"learning-rate = 1\n", "unknown key 'learning-rate'; did you mean 'learning_rate'?"),
+        (b"[train]\nepochs = 1\n", "unknown key 'train'"),
+        (
+            b"xyzzy = 1\n",
+            "unknown key 'xyzzy'; the keys are dataset, solver, epochs, batch_size, learning_rate",
+        ),
+        (b"epochs = \n", "is not valid TOML"),
+        (b"epochs = 1\nepochs = 2\n", "is not valid TOML"),
+        (b'dataset = "\xff"\n', "is not valid TOML"),
+        (b"\x00", "is not valid TOML"),
+        (b"seed = " + b"9" * 5000, "is not valid TOML"),
+    ],
+)
+def test_bad_toml_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "run.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
         read_toml(path)
+    assert str(path) in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_a_config_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no such file"):
-        read_toml(tmp_path / "absent.toml")
-    with pytest.raises(ConfigError, match="is a directory"):
-        read_toml(tmp_path)
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1", "0", "true", '"fast"', "[1]", "1979-05-27"])
+def test_a_bad_value_in_toml_is_refused(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(f"learning_rate = {value}\n")
+    with pytest.raises(ConfigError, match=r"^learning-rate must be "):
+        TrainConfig(**read_toml(path))
+
+
+@pytest.mark.parametrize(("name", "reason"), [("none.toml", "no such file"), ("", "is a directory")])
+def test_toml_that_cannot_be_read_is_refused(tmp_path: Path, name: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=f"^cannot read .*{reason}"):
+        read_toml(tmp_path / name)
+
+
+# Resuming.
 
 
 @pytest.mark.parametrize(
-    ("given", "reason"),
+    ("given", "before", "now"),
     [
-        ({"learning_rate": 0.1}, "learning-rate 0.5, but 0.1"),
-        ({"epochs": 20}, "epochs 10, but 20"),
-        ({"seed": 1, "patience": 2}, "seed 0, but 1"),
-        ({"schedule": "constant", "epochs": 20}, "schedule cosine, but constant"),
+        ({"learning_rate": 0.25}, "learning-rate 0.5", "0.25"),
+        ({"batch_size": 128}, "batch-size 256", "128"),
+        ({"momentum": 0.5}, "momentum 0.9", "0.5"),
+        ({"l2": 0.0}, "l2 0.0001", "0.0"),
+        ({"seed": 7}, "seed 0", "7"),
+        ({"validation_size": 0.2}, "validation-size 0.1", "0.2"),
+        ({"schedule": "constant"}, "schedule cosine", "constant"),
+        ({"epochs": 20}, "epochs 10", "20"),
+        ({"epochs": 20, "schedule": "constant"}, "10", "20"),
+        ({"patience": 3, "seed": 7}, "seed 0", "7"),
     ],
 )
-def test_a_run_goes_on_as_it_began(given: dict[str, Any], reason: str) -> None:
-    with pytest.raises(ConfigError, match=reason):
+def test_a_resumed_run_refuses_another_value(given: dict[str, Any], before: str, now: str) -> None:
+    """The message names the option, the value of the run and the value that was given."""
+    with pytest.raises(ConfigError, match=f"the run to resume has .*{before}, but {now} was given"):
         continued(TrainConfig(), given)
 
 
-def test_a_run_may_go_on_with_other_patience_or_if_constant_with_more_epochs() -> None:
-    assert continued(TrainConfig(), {"patience": 5, "seed": 0}) == TrainConfig(patience=5)
-    constant = TrainConfig(schedule="constant")
-    assert continued(constant, {"epochs": 30}).epochs == 30
-    with pytest.raises(ConfigError, match="at least 1"):
-        continued(constant, {"epochs": 0})
+def test_a_resumed_run_takes_what_it_already_has() -> None:
+    saved = TrainConfig(epochs=4, learning_rate=1.0, seed=3, schedule="constant")
+    assert continued(saved, {}) == saved
+    assert continued(saved, asdict(saved)) == saved
+    assert continued(saved, {"learning_rate": 1}) == saved
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_a_resumed_run_may_change_its_patience(schedule: str) -> None:
+    saved = TrainConfig(schedule=schedule, seed=3)
+    assert continued(saved, {"patience": 2}) == TrainConfig(schedule=schedule, seed=3, patience=2)
+
+
+@pytest.mark.parametrize("epochs", [1, 20])
+def test_a_resumed_run_may_change_its_epochs_under_a_constant_rate(epochs: int) -> None:
+    """Under the cosine, each step's learning rate depends on the number of epochs."""
+    saved = TrainConfig(schedule="constant")
+    assert continued(saved, {"epochs": epochs}) == TrainConfig(schedule="constant", epochs=epochs)
+
+
+@pytest.mark.parametrize(
+    ("saved", "given"),
+    [
+        (TrainConfig(), {"patience": -1}),
+        (TrainConfig(schedule="constant"), {"epochs": 0}),
+        (TrainConfig(validation_size=0.0), {"patience": 2}),
+        (TrainConfig(), {"seed": -1}),
+    ],
+)
+def test_a_resumed_run_refuses_a_value_without_meaning(saved: TrainConfig, given: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=option_name(next(iter(given)))):
+        continued(saved, given)

@@ -27,7 +27,7 @@ from softmax_cli.config import TrainConfig
 from softmax_cli.data.dataset import Dataset, hold_out, load
 from softmax_cli.data.download import Source
 from softmax_cli.errors import ImageError
-from softmax_cli.features import pixels
+from softmax_cli.features import evidence_of, pixels
 from softmax_cli.image import (
     MAX_BYTES,
     Prepared,
@@ -40,7 +40,7 @@ from softmax_cli.image import (
     prepare,
     read_luminance,
 )
-from softmax_cli.model import Model, evidence, softmax
+from softmax_cli.model import Model, softmax
 from softmax_cli.training import fit, start
 
 SHAPE = (28, 28)
@@ -64,7 +64,7 @@ def encode(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 def predict(model: Model, image: Gray) -> int:
     """Return the class of one image; every probability must be one."""
-    shares = softmax(evidence(model, pixels(image[None])).astype(float))[0]
+    shares = softmax(evidence_of(model, pixels(image.shape), image[None]).astype(float))[0]
     assert math.isclose(shares.sum(), 1)
     assert shares.min() >= 0
     return int(shares.argmax())

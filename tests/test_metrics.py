@@ -1,89 +1,167 @@
-"""Every score against a slow loop or a published value."""
+"""The scores, against slow loops, published values and each other."""
 
 import math
 
 import numpy as np
 import pytest
 
-from softmax_cli.metrics import BINS, Scores, score, total, wilson_interval
+from softmax_cli.metrics import BINS, ClassScore, Scores, score, total, wilson_interval
+from softmax_cli.model import Floats, Labels, softmax
 
 
-def evidence_and_labels(n: int = 200, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
-    generator = np.random.default_rng(1)
-    z = generator.normal(0, 2, (n, classes))
-    return z, generator.integers(0, classes, n)
+@pytest.fixture(scope="module")
+def judged() -> tuple[Floats, Labels]:
+    """Return the evidence for 4 classes in 300 images, and labels that are often the likeliest class."""
+    rng = np.random.default_rng(2)
+    z = rng.normal(scale=2, size=(300, 4))
+    labels = np.where(rng.random(300) < 0.6, z.argmax(axis=1), rng.integers(0, 4, 300))
+    return z, labels.astype(np.uint8)
 
 
-def slow_probabilities(row: np.ndarray) -> list[float]:
-    powers = [math.exp(value) for value in row]
-    return [power / math.fsum(powers) for power in powers]
+def scores_of(confusion: list[list[int]]) -> Scores:
+    return Scores(np.array(confusion), np.zeros((BINS, 3)), 0.0, 0.0)
 
 
-def test_scores_equal_those_of_a_slow_loop() -> None:
-    z, labels = evidence_and_labels()
-    confusion = [[0] * 4 for _ in range(4)]
-    losses, briers = [], []
-    bins: list[list[tuple[float, bool]]] = [[] for _ in range(BINS)]
-    for row, label in zip(z, labels, strict=True):
-        y = slow_probabilities(row)
-        guess = y.index(max(y))
-        confusion[label][guess] += 1
-        losses.append(-math.log(y[label]))
-        briers.append(sum((y[k] - (k == label)) ** 2 for k in range(4)))
-        bins[min(int(max(y) * BINS), BINS - 1)].append((max(y), guess == label))
-    gaps = [abs(sum(right for _, right in b) - math.fsum(top for top, _ in b)) for b in bins]
-    found = score(z, labels)
-    assert found.confusion.tolist() == confusion
-    assert found.images == 200
-    assert found.accuracy == sum(confusion[k][k] for k in range(4)) / 200
-    assert found.loss == pytest.approx(math.fsum(losses) / 200, rel=1e-12)
-    assert found.brier == pytest.approx(math.fsum(briers) / 200, rel=1e-12)
-    assert found.ece == pytest.approx(math.fsum(gaps) / 200, rel=1e-12)
+def assert_same(found: Scores, expected: Scores) -> None:
+    np.testing.assert_array_equal(found.confusion, expected.confusion)
+    np.testing.assert_allclose(found.calibration, expected.calibration, rtol=1e-13)
+    assert found.loss_sum == pytest.approx(expected.loss_sum, rel=1e-13)
+    assert found.brier_sum == pytest.approx(expected.brier_sum, rel=1e-13)
 
 
-def test_the_classes_are_scored_one_by_one() -> None:
-    confusion = np.array([[5, 1, 0], [2, 3, 0], [0, 4, 0]])
-    scores = Scores(confusion, np.zeros((BINS, 3)), 0.0, 0.0).per_class()
-    assert [one.images for one in scores] == [6, 5, 4]
-    assert [one.precision for one in scores] == [5 / 7, 3 / 8, 0]  # nothing was taken for the last class
-    assert [one.recall for one in scores] == [5 / 6, 3 / 5, 0]
-    assert [one.f1 for one in scores] == pytest.approx([10 / 13, 6 / 13, 0])
+def test_confusion_counts_true_against_predicted(judged) -> None:
+    z, labels = judged
+    expected = [[0] * 4 for _ in range(4)]
+    for row, label in zip(z.tolist(), labels.tolist(), strict=True):
+        expected[label][row.index(max(row))] += 1
+    scores = score(z, labels)
+    assert scores.confusion.tolist() == expected
+    assert scores.images == 300
+    assert scores.accuracy == sum(expected[k][k] for k in range(4)) / 300
 
 
-def test_the_worst_confusions_come_first_and_only_those_that_happened() -> None:
-    confusion = np.array([[9, 1, 0], [4, 9, 0], [0, 2, 9]])
-    scores = Scores(confusion, np.zeros((BINS, 3)), 0.0, 0.0)
-    assert scores.worst_confusions(9) == [(1, 0, 4), (2, 1, 2), (0, 1, 1)]
-    assert scores.worst_confusions(1) == [(1, 0, 4)]
+def test_loss_agrees_with_a_slow_loop(judged) -> None:
+    z, labels = judged
+    y = softmax(z)
+    expected = math.fsum(-math.log(y[i, label]) for i, label in enumerate(labels)) / 300
+    assert score(z, labels).loss == pytest.approx(expected, rel=1e-12)
 
 
-def test_scores_of_parts_add_up_to_those_of_the_whole() -> None:
-    z, labels = evidence_and_labels()
-    whole, parts = (
-        score(z, labels),
-        total(score(z[i : i + 70], labels[i : i + 70]) for i in range(0, 200, 70)),
-    )
-    assert (parts.confusion == whole.confusion).all()
-    for name in ("accuracy", "loss", "brier", "ece"):
-        assert getattr(parts, name) == pytest.approx(getattr(whole, name), rel=1e-12)
+def test_brier_agrees_with_a_slow_loop(judged) -> None:
+    z, labels = judged
+    squares = [
+        (y - (k == label)) ** 2
+        for row, label in zip(softmax(z), labels, strict=True)
+        for k, y in enumerate(row)
+    ]
+    assert score(z, labels).brier == pytest.approx(math.fsum(squares) / 300, rel=1e-12)
+
+
+def test_ece_agrees_with_a_slow_loop(judged) -> None:
+    """ECE is Σ over 15 equal bins of (images / n) · |accuracy − mean confidence|."""
+    z, labels = judged
+    tops = [(row.max(), row.argmax() == label) for row, label in zip(softmax(z), labels, strict=True)]
+    expected = 0.0
+    for low in range(15):
+        inside = [(top, right) for top, right in tops if low / 15 <= top < (low + 1) / 15]
+        if inside:
+            accuracy = sum(right for _, right in inside) / len(inside)
+            confidence = sum(top for top, _ in inside) / len(inside)
+            expected += len(inside) / 300 * abs(accuracy - confidence)
+    assert expected > 0.01
+    assert score(z, labels).ece == pytest.approx(expected, rel=1e-12)
+
+
+def test_per_class_agrees_with_a_slow_loop(judged) -> None:
+    z, labels = judged
+    predicted = z.argmax(axis=1)
+    for k, found in enumerate(score(z, labels).per_class()):
+        hits = sum(bool(p == k and t == k) for p, t in zip(predicted, labels, strict=True))
+        precision, recall = hits / np.count_nonzero(predicted == k), hits / np.count_nonzero(labels == k)
+        expected = (precision, recall, 2 * precision * recall / (precision + recall))
+        assert found[:3] == pytest.approx(expected, rel=1e-13)
+        assert found.images == np.count_nonzero(labels == k)
+
+
+def test_a_class_never_predicted_or_never_there_scores_zero() -> None:
+    assert scores_of([[3, 0, 0], [2, 0, 0], [0, 0, 0]]).per_class() == [
+        ClassScore(0.6, 1.0, 0.75, 3),
+        ClassScore(0.0, 0.0, 0.0, 2),
+        ClassScore(0.0, 0.0, 0.0, 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("label", "accuracy", "loss", "brier", "ece"), [(1, 1, 0, 0, 0), (0, 0, 1e4, 2, 1), (2, 0, 2e4, 2, 1)]
+)
+def test_certainty_has_the_extreme_scores(label: int, accuracy, loss, brier, ece) -> None:
+    """A probability of exactly 1 is best when right, worst when wrong, and never infinite or NaN."""
+    scores = score(np.array([[0, 1e4, -1e4]]), np.array([label]))
+    assert (scores.accuracy, scores.loss, scores.brier, scores.ece) == (accuracy, loss, brier, ece)
+
+
+@pytest.mark.parametrize(("top", "index"), [(0.5, 7), (0.68, 10), (0.79, 11), (0.81, 12), (1.0, 14)])
+def test_bins_are_fifteenths_and_the_last_one_holds_certainty(top: float, index: int) -> None:
+    z = [math.log(top / (1 - top)), 0] if top < 1 else [1e4, 0]
+    images = score(np.array([z]), np.array([0])).calibration[:, 0]
+    np.testing.assert_array_equal(images, np.eye(15)[index])
+
+
+@pytest.mark.parametrize("size", [1, 7, 128, 300])
+def test_scores_of_blocks_add_up_to_the_whole(judged, size: int) -> None:
+    z, labels = judged
+    blocks = [score(z[i : i + size], labels[i : i + size]) for i in range(0, 300, size)]
+    assert_same(total(blocks), score(z, labels))
+
+
+def test_addition_leaves_its_terms_as_they_are(judged) -> None:
+    part = score(*judged)
+    assert_same(part + part, score(*(np.concatenate([a, a]) for a in judged)))
+    assert_same(part, score(*judged))
+
+
+def test_scores_do_not_depend_on_float32_or_the_label_type(judged) -> None:
+    """Sums run in float64: float32 evidence scores as the same numbers in float64 do."""
+    z, labels = judged[0].astype(np.float32), judged[1]
+    assert_same(score(z, labels), score(z.astype(np.float64), labels.astype(np.int64)))
+
+
+def test_scoring_leaves_the_evidence_as_it_is(judged) -> None:
+    z = judged[0].copy()
+    score(z, judged[1])
+    np.testing.assert_array_equal(z, judged[0])
+
+
+def test_labels_beyond_a_byte_of_cells_are_counted() -> None:
+    """With 20 classes, a cell's number (up to 399) does not fit the uint8 of a label."""
+    z = np.eye(20)
+    np.testing.assert_array_equal(score(z, np.arange(20, dtype=np.uint8)).confusion, np.eye(20))
 
 
 @pytest.mark.parametrize(
     ("right", "n", "low", "high"),
-    [
-        (81, 263, 0.2553, 0.3662),  # Newcombe, Statistics in Medicine 17 (1998), table I, method 3
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-    ],
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
 )
-def test_the_interval_is_wilsons(right: int, n: int, low: float, high: float) -> None:
+def test_wilson_interval_published(right: int, n: int, low: float, high: float) -> None:
+    """Newcombe, Statistics in Medicine 17 (1998), table I, method 3; and the mirror image of each."""
     assert wilson_interval(right / n, n) == pytest.approx((low, high), abs=5e-5)
+    assert wilson_interval(1 - right / n, n) == pytest.approx((1 - high, 1 - low), abs=5e-5)
 
 
-def test_certainty_is_worth_the_best_scores_or_the_worst() -> None:
-    z = np.array([[1e4, 0.0], [0.0, 1e4]])
-    sure = score(z, np.array([0, 1]))
-    assert (sure.accuracy, sure.loss, sure.brier, sure.ece) == (1, 0, 0, 0)
-    wrong = score(z, np.array([1, 0]))
-    assert (wrong.accuracy, wrong.loss, wrong.brier, wrong.ece) == (0, 1e4, 2, 1)
+@pytest.mark.parametrize(("right", "n"), [(0, 1), (1, 1), (9260, 10000), (1, 10**9)])
+def test_wilson_interval_holds_the_rate_and_stays_in_range(right: int, n: int) -> None:
+    low, high = wilson_interval(right / n, n)
+    assert 0 <= low <= right / n <= high <= 1
+    assert low < high
+
+
+def test_accuracy_interval_is_that_of_the_accuracy() -> None:
+    assert scores_of([[50, 10], [2, 86]]).accuracy_interval == wilson_interval(136 / 148, 148)
+
+
+def test_worst_confusions_come_first() -> None:
+    """Most frequent first, ties in order of class, right answers and empty cells left out."""
+    scores = scores_of([[9, 1, 0], [4, 9, 1], [0, 7, 9]])
+    assert scores.worst_confusions(3) == [(2, 1, 7), (1, 0, 4), (0, 1, 1)]
+    assert scores.worst_confusions(99) == [(2, 1, 7), (1, 0, 4), (0, 1, 1), (1, 2, 1)]
+    assert scores_of([[3, 0], [0, 3]]).worst_confusions(5) == []

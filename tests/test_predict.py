@@ -12,8 +12,7 @@ from PIL import Image
 
 from softmax_cli.checkpoint import Checkpoint, save
 from softmax_cli.data.dataset import Dataset
-from softmax_cli.features import pixels
-from softmax_cli.model import evidence
+from softmax_cli.features import evidence_of, pixels
 from tests.conftest import PICTURE, assert_fails
 
 Invoke = Callable[..., Result]
@@ -52,7 +51,7 @@ def test_one_by_one_is_as_in_a_batch(
         Image.fromarray(image).save(f"{index}.png")
     files = [f"{index}.png" for index in range(50)]
     found = json.loads(invoke("predict", *files, "-c", model_file, "--json").stdout)
-    batch = evidence(trained.state.model, pixels(images)).argmax(axis=1)
+    batch = evidence_of(trained.state.model, pixels((28, 28)), images).argmax(axis=1)
     assert [int(one["class"]) for one in found] == batch.tolist()
 
 

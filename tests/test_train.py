@@ -91,7 +91,7 @@ def test_flags_beat_toml_and_toml_beats_defaults(invoke: Invoke, work: Path) -> 
     assert (config["epochs"], config["l2"], config["momentum"], config["batch_size"]) == (1, 0, 0.5, 256)
 
 
-@pytest.mark.parametrize("name", ["quick", "accurate"])
+@pytest.mark.parametrize("name", ["quick", "accurate", "exact"])
 def test_the_configs_in_the_repository_hold_overrides_that_work(
     name: str, invoke: Invoke, work: Path
 ) -> None:
@@ -307,7 +307,7 @@ def test_a_signal_in_the_first_epoch_leaves_the_starting_weights(running: Callab
 
 
 def test_a_stopped_run_goes_on_to_the_same_bytes(running: Callable[..., Running], invoke: Invoke) -> None:
-    options = ("--dataset", "sample", "--batch-size", 16, "--epochs", 12)
+    options = ("--dataset", "sample", "--batch-size", 2, "--epochs", 12, "--learning-rate", 0.01)
     run = running(*options)
     run.wait_for("epoch 3/")
     run.process.send_signal(signal.SIGINT)

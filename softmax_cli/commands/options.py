@@ -54,7 +54,7 @@ def data(function: Callable[..., Any]) -> Callable[..., Any]:
 def training(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add an option for each field of `TrainConfig`, which has the defaults, the help and the limits."""
     for item in reversed(fields(TrainConfig)):
-        kind: Any = type(item.default)
+        kind: Any = item.type
         if "choices" in item.metadata:
             kind = click.Choice(item.metadata["choices"])
         function = click.option(
@@ -62,7 +62,7 @@ def training(function: Callable[..., Any]) -> Callable[..., Any]:
             item.name,
             type=kind,
             default=None,  # not given; the default in the help is for the eye
-            help=f"{item.metadata['help']}  [default: {item.default}]",
+            help=f"{item.metadata['help']}  [default: {item.metadata.get('shown', item.default)}]",
         )(function)
     return function
 

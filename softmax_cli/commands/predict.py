@@ -70,10 +70,10 @@ def command(
 
 
 def _predict(model: "Checkpoint", path: Path, prepared: "Prepared") -> dict[str, Any]:
-    from softmax_cli.features import pixels
-    from softmax_cli.model import evidence, softmax
+    from softmax_cli.features import evidence_of, pixels
+    from softmax_cli.model import softmax
 
-    z = evidence(model.state.model, pixels(prepared.image[None]))
+    z = evidence_of(model.state.model, pixels(model.image_shape), prepared.image[None])
     shares = softmax(z.astype(float))[0].tolist()
     probabilities = dict(zip(model.class_names, shares, strict=True))
     best = max(probabilities, key=lambda name: probabilities[name])

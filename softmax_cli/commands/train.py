@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from softmax_cli.commands import options
+from softmax_cli.commands.threads import use_threads
 from softmax_cli.config import DEFAULT_CHECKPOINT, TrainConfig, continued, read_toml
 from softmax_cli.errors import ConfigError, OutputError
 
@@ -49,6 +50,12 @@ log = logging.getLogger(__name__)
     metavar="FILE.jsonl",
     help="Write a JSON line for each epoch.",
 )
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Threads for the matrix products.  [default: 1]",
+)
 @options.mirror
 @options.data
 @options.as_json
@@ -58,6 +65,7 @@ def command(
     output: Path,
     resume: bool,
     log_file: Path | None,
+    threads: int | None,
     mirrors: tuple[str, ...],
     data_dir: Path | None,
     offline: bool,
@@ -75,6 +83,7 @@ def command(
     """
     if quiet:
         logging.getLogger("softmax_cli").setLevel(logging.WARNING)
+    use_threads(threads)
     given = read_toml(config_file) if config_file else {}
     given |= {key: value for key, value in flags.items() if value is not None}
     source = options.make_source(data_dir, offline, mirrors, quiet)
@@ -145,10 +154,9 @@ def _train(
         for state, seconds in _epochs(checkpoint, data, split, stop, quiet):
             checkpoint = checkpoint.advance(state, seconds)
             save(output, checkpoint)
-            record = state.history[-1]._asdict() | {"seconds": round(seconds, 3)}
-            _write_log(log_file, json.dumps(record) + "\n", "a")
-    if not stop and checkpoint.state.epoch < config.epochs:
-        log.info("stopped early: no new best since epoch %d", checkpoint.state.best_epoch)
+            _write_log(log_file, _log_line(state, seconds), "a")
+    if not stop:
+        _explain_end(checkpoint)
     if stop and not is_complete(checkpoint.state, config):
         option = "" if output == DEFAULT_CHECKPOINT else f" --output {output}"
         log.warning(
@@ -164,11 +172,10 @@ def _epochs(
 ) -> "Iterator[tuple[State, float]]":
     """Yield each state with the seconds that it took, and show how far training is."""
     from softmax_cli.commands.progress import on_terminal, training_bar
-    from softmax_cli.solvers.sgd import steps_per_epoch
-    from softmax_cli.training import fit
+    from softmax_cli.training import fit, work_per_epoch
 
     config, begun = checkpoint.config, checkpoint.state
-    steps = steps_per_epoch(len(split[0]), config)
+    steps = work_per_epoch(len(split[0]), config)
     with training_bar(steps * config.epochs, steps * begun.epoch, quiet) as bar:
 
         def on_batch() -> bool:
@@ -187,12 +194,41 @@ def _epochs(
                 log.info("epoch %d/%d: %s", state.epoch, config.epochs, text)
 
 
+def _explain_end(checkpoint: "Checkpoint") -> None:
+    """Say why training ended, where that is not only that all epochs are done."""
+    from softmax_cli.training import has_converged
+
+    state, config = checkpoint.state, checkpoint.config
+    last = state.history[-1]
+    if config.solver == "newton":
+        verdict = "converged" if has_converged(state) else "did not converge"
+        hint = (
+            ""
+            if has_converged(state)
+            else "; raise --epochs or --l2 (separable classes have no optimum at l2 0)"
+        )
+        log.info(
+            "%s after %d iterations: gradient norm %.1e, about %.0e of the loss above the optimum%s",
+            *(verdict, state.epoch, last.gradient_norm, last.distance, hint),
+        )
+    elif state.epoch < config.epochs:
+        log.info("stopped early: no new best since epoch %d", state.best_epoch)
+
+
 def _progress_text(state: "State") -> str:
     last = state.history[-1]
     text = f"train loss {last.train_loss:.4f}"
     if last.validation_loss is not None and last.validation_accuracy is not None:
         text += f", validation {last.validation_loss:.4f}, accuracy {100 * last.validation_accuracy:.2f} %"
     return text
+
+
+def _log_line(state: "State", seconds: float) -> str:
+    """Return the JSON of the last epoch; what only newton knows is left out where it is not known."""
+    record = state.history[-1]._asdict()
+    if record["distance"] is None:
+        del record["gradient_norm"], record["distance"]
+    return json.dumps(record | {"seconds": round(seconds, 3)}) + "\n"
 
 
 def _write_log(log_file: Path | None, text: str, mode: str) -> None:

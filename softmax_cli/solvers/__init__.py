@@ -1,1 +1,1 @@
-"""The ways to minimise the loss, each a module of its own."""
+"""The ways to minimise the loss, each a module whose `solve` yields a step for each epoch."""

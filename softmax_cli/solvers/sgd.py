@@ -5,15 +5,15 @@ Sources: Polyak (1964) for the momentum, Loshchilov & Hutter (2017) for the cosi
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
-from softmax_cli import features
 from softmax_cli.config import TrainConfig
 from softmax_cli.errors import DivergenceError
+from softmax_cli.features import scaled
 from softmax_cli.model import Model, loss_and_gradient
+from softmax_cli.solvers.problem import Problem, Step
 
 
 def steps_per_epoch(images: int, config: TrainConfig) -> int:
@@ -31,59 +31,64 @@ def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
     return config.learning_rate / 2 * (1 + math.cos(math.pi * step / steps))
 
 
-def run_epoch(
-    model: Model,
-    velocity: Model,
-    images: NDArray[np.uint8],
-    labels: NDArray[np.uint8],
-    indices: NDArray[np.intp],
-    epoch: int,
-    config: TrainConfig,
-    on_batch: Callable[[], bool],
-) -> tuple[Model, Model, float] | None:
-    """Make one pass over ``images[indices]`` in a random order; leave the arguments as they are.
+def solve(problem: Problem, model: Model, velocity: Model, done: int) -> Iterator[Step]:
+    """Yield a step for each epoch after the first `done`, from the model and velocity that these left.
 
-    The order of epoch 1, 2, ... is a permutation drawn by ``default_rng((seed, epoch))``. Images are
-    gathered and turned into float32 a batch at a time. Returns the new model, the new velocity and the
-    mean cross-entropy of the batches, each before its step; or None as soon as `on_batch`, called after
-    each step, returns True. Raises `DivergenceError` at the first loss or weight that is not finite.
+    The images of epoch 1, 2, ... come in an order drawn by ``default_rng((seed, epoch))``. What was
+    passed or yielded is never changed. Raises `DivergenceError` at the first loss or weight that is not
+    finite.
     """
+    config = problem.config
+    for epoch in range(done + 1, config.epochs + 1):
+        reached = run_epoch(problem, model, velocity, epoch, config.epochs)
+        if reached is None:
+            return
+        model, velocity = reached.model, reached.velocity
+        yield reached
+
+
+def run_epoch(problem: Problem, model: Model, velocity: Model, epoch: int, epochs: int) -> Step | None:
+    """Make pass number `epoch` of `epochs` over the images, in a random order; None if it was stopped."""
+    config, images = problem.config, len(problem.indices)
     model, velocity = Model(*(a.copy() for a in model)), Model(*(a.copy() for a in velocity))
-    order = indices[np.random.default_rng((config.seed, epoch)).permutation(len(indices))]
-    gathered = np.empty((config.batch_size, *images.shape[1:]), np.uint8)  # two buffers, used again for
-    buffer = np.empty((config.batch_size, len(model.weights)), np.float32)  # each batch
-    batches = steps_per_epoch(len(order), config)
+    order = problem.indices[np.random.default_rng((config.seed, epoch)).permutation(images)]
+    steps = steps_per_epoch(images, config)
     loss_sum = 0.0
-    for batch in range(batches):
-        chosen = order[batch * config.batch_size : (batch + 1) * config.batch_size]
-        rate = learning_rate((epoch - 1) * batches + batch, config.epochs * batches, config)
-        batch_images = images.take(chosen, axis=0, out=gathered[: len(chosen)], mode="clip")
-        x = features.pixels(batch_images, out=buffer)
+    for step, (x, labels) in enumerate(problem.batches(order, config.batch_size), (epoch - 1) * steps):
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is noticed below
-            loss, gradient = loss_and_gradient(model, x, labels[chosen])
-            _step(model, velocity, gradient, rate, config)
+            loss, gradient = loss_and_gradient(scaled(model, problem.feature_map), x, labels)
+            rate = learning_rate(step, epochs * steps, config)
+            _move(model, velocity, gradient, rate, problem.feature_map.scale, config)
         if not math.isfinite(loss):
-            raise _diverged(epoch, batch, config)
-        loss_sum += loss * len(chosen)
-        if on_batch():
+            raise diverged(epoch, step - (epoch - 1) * steps, config)
+        loss_sum += loss * len(labels)
+        if problem.on_batch():
             return None
     if not all(np.isfinite(a).all() for a in (*model, *velocity)):
-        raise _diverged(epoch, batches - 1, config)
-    return model, velocity, loss_sum / len(order)
+        raise diverged(epoch, steps - 1, config)
+    first_rate = learning_rate((epoch - 1) * steps, epochs * steps, config)
+    return Step(model, velocity, loss_sum / images, first_rate)
 
 
-def _step(model: Model, velocity: Model, gradient: Model, rate: float, config: TrainConfig) -> None:
-    """Update the model and the velocity in place, and spend the gradient: this is the hot loop."""
-    gradient.weights[...] += config.l2 * model.weights
-    for parameter, speed, slope in zip(model, velocity, gradient, strict=True):
+def _move(
+    model: Model, velocity: Model, gradient: Model, rate: float, scale: float, config: TrainConfig
+) -> None:
+    """Update the model and the velocity in place, and spend the gradient: this is the hot loop.
+
+    The gradient is that of unscaled features: by the weights, it lacks the scale and the l2 term.
+    """
+    gradient.weights[...] *= rate * scale
+    gradient.weights[...] += (rate * config.l2) * model.weights
+    gradient.bias[...] *= rate
+    for parameter, speed, change in zip(model, velocity, gradient, strict=True):
         speed *= config.momentum
-        slope *= rate
-        speed -= slope
+        speed -= change
         parameter += speed
 
 
-def _diverged(epoch: int, batch: int, config: TrainConfig) -> DivergenceError:
+def diverged(epoch: int, batch: int, config: TrainConfig) -> DivergenceError:
+    """Return the error that says where training left the finite numbers, batches counted from 0."""
     return DivergenceError(
         f"training diverged in epoch {epoch}, step {batch + 1}, with learning rate {config.learning_rate:g}: "
-        "a value is no longer finite; choose a smaller --learning-rate"
+        "a value is no longer finite; choose a smaller --learning-rate (or --l2)"
     )
