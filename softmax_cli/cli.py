@@ -1,7 +1,6 @@
 """The click group, and the one place that turns an error into an exit code."""
 
 import errno
-import logging
 import os
 import signal
 import sys
@@ -13,19 +12,31 @@ from typing import Any
 import click
 
 from softmax_cli import __version__
-from softmax_cli.commands.terminal import escape
+from softmax_cli.commands.terminal import escape_lines
 from softmax_cli.commands.threads import use_threads
 from softmax_cli.errors import ConfigError, OutputError, SoftmaxError
 
-COMMANDS = ("download", "train", "eval", "predict", "info")
+COMMANDS = {
+    "download": "Download mnist or fashion-mnist into the cache and check it.",
+    "train": "Train a softmax regression and save it after every epoch.",
+    "eval": "Judge a model: its accuracy, loss and confusions.",
+    "predict": "Say what a PNG or JPEG picture of any size shows.",
+    "info": "Say what is in a checkpoint, and how it was trained.",
+}
+"""The commands, in the order in which one meets them, with the first sentence of their help."""
 
 
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are named, and whose errors become exit codes."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands in the order in which one meets them."""
+        """Return the names of the commands."""
         return list(COMMANDS)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         """Import and return a command, or None where there is none of that name."""
@@ -48,8 +59,10 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command: 1 for a failure, 2 for wrong usage, 130 and 143 when a signal stops it."""
+        from softmax_cli.commands.messages import log_to_stderr
+
         try:
-            with _log_to_stderr(), _exit_on_sigterm():
+            with log_to_stderr(), _exit_on_sigterm():
                 result = super().invoke(ctx)
                 sys.stdout.flush()  # here, where a failure can still be reported
                 return result
@@ -85,43 +98,12 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-class _StderrHandler(logging.Handler):
-    """Prints what the library logs, warnings marked as such, without breaking a progress bar."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        mark = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        text = mark + _lines(record.getMessage())
-        if "tqdm" in sys.modules:
-            from tqdm import tqdm
-
-            tqdm.write(text, file=sys.stderr)
-        else:
-            click.echo(text, err=True)
-
-
 def _print_error(error: SoftmaxError) -> None:
     if os.environ.get("SOFTMAX_DEBUG") == "1":
         import traceback
 
         traceback.print_exception(error)
-    click.echo(f"error: {_lines(str(error))}", err=True)
-
-
-def _lines(message: str) -> str:
-    """Return a message of the program's own lines, with what else could disturb a terminal escaped."""
-    return "\n".join(map(escape, message.split("\n")))
-
-
-@contextmanager
-def _log_to_stderr() -> Iterator[None]:
-    log = logging.getLogger("softmax_cli")
-    handler = _StderrHandler()
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
+    click.echo(f"error: {escape_lines(str(error))}", err=True)
 
 
 @contextmanager

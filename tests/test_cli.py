@@ -38,6 +38,7 @@ def test_every_command_explains_itself(name: str, invoke: Invoke) -> None:
     """A command's help is a sentence, an example, and a line for each option."""
     found = command_named(name)
     assert found.help
+    assert found.help.startswith(COMMANDS[name] + "\n")
     assert "Example:" in found.help
     assert f"softmax {name}" in found.help
     for parameter in found.params:

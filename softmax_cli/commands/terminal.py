@@ -17,6 +17,11 @@ def escape(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def escape_lines(message: str) -> str:
+    """Return a message of the program's own lines, with what else could disturb a terminal escaped."""
+    return "\n".join(map(escape, message.split("\n")))
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return an aligned table: the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]

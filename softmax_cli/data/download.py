@@ -1,6 +1,5 @@
 """Bring a data set into the cache: each file verified, from the first mirror that has it."""
 
-import hashlib
 import logging
 import threading
 import time
@@ -9,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from softmax_cli import __version__
 from softmax_cli.data.catalog import Entry, IdxFile
@@ -49,6 +47,8 @@ class Source:
     wait: float = 10.0
 
     def __post_init__(self) -> None:
+        from urllib.parse import urlsplit
+
         for mirror in self.mirrors:
             if not mirror.startswith(("http://", "https://")) or not urlsplit(mirror).hostname:
                 raise ConfigError(f"mirror {mirror!r} must be a URL that starts with https:// or http://")
@@ -118,6 +118,8 @@ def _fetch_patiently(mirror: str, file: IdxFile, target: Path, source: Source) -
 
 
 def _fetch_once(url: str, file: IdxFile, target: Path, source: Source) -> None:
+    import hashlib
+
     deadline = time.monotonic() + DEADLINE
     response = _answer(url, source.wait)
     try:
@@ -228,5 +230,7 @@ def _no_mirror(entry: Entry, name: str, folder: Path, failures: dict[str, str]) 
 
 def _shown(url: str) -> str:
     """Return a URL without the user name and password that may stand in it."""
+    from urllib.parse import urlsplit
+
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

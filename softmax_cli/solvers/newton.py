@@ -193,7 +193,7 @@ def _curvature(problem: Problem, parameters: Floats, pool: NDArray[np.intp]) -> 
 
 
 def _block(
-    problem: Problem, pool: NDArray[np.intp], curvature: Floats, generator: np.random.Generator
+    problem: Problem, pool: NDArray[np.intp], curvature: Floats, generator: "np.random.Generator"
 ) -> Floats:
     """Estimate H_k from `SAMPLE` images of the pool, drawn with probability proportional to `curvature`.
 

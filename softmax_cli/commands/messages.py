@@ -1,0 +1,37 @@
+"""What the library logs, shown on stderr."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from softmax_cli.commands.terminal import escape_lines
+
+
+class _StderrHandler(logging.Handler):
+    """Prints what the library logs, warnings marked as such, without breaking a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        mark = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        text = mark + escape_lines(record.getMessage())
+        if "tqdm" in sys.modules:
+            from tqdm import tqdm
+
+            tqdm.write(text, file=sys.stderr)
+        else:
+            click.echo(text, err=True)
+
+
+@contextmanager
+def log_to_stderr() -> Iterator[None]:
+    """Show what the library logs, from INFO on, while the block runs."""
+    log = logging.getLogger("softmax_cli")
+    handler = _StderrHandler()
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
