@@ -19,7 +19,8 @@ import pytest
 from softmax_cli.data import dataset
 from softmax_cli.data.catalog import CATALOG, FILE_NAMES, SAMPLE, Entry
 
-FOREVER = 3600.0
+FOREVER = 20.0
+"""Seconds that pass for ever: an answer that waits them to the end was waited for too long."""
 
 Steps = Iterable[bytes | float]
 """What a connection does: send these bytes, or wait so many seconds. At the end it is closed."""
@@ -53,7 +54,7 @@ class Server:
     """A server on 127.0.0.1, over a raw socket, for the length of a `with` block.
 
     Each request takes the next answer of the script, and the last one over and over. `requests` holds
-    the file names that were asked for, in order.
+    the file names that were asked for, in order; `finished` counts the answers that came to their end.
     """
 
     def __init__(self, *script: Answer, tls: bool = False):
@@ -63,6 +64,7 @@ class Server:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._threads = [Thread(target=self._accept)]
         self.requests: list[str] = []
+        self.finished = 0
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._listener.getsockname()[1]}/"
 
     def __enter__(self) -> "Server":
@@ -111,6 +113,7 @@ class Server:
                 connection.sendall(step)
             elif self._closing.wait(step):
                 return
+        self.finished += 1
 
 
 def head(status: str = "200 OK", length: int | None = None, **headers: str) -> bytes:
@@ -134,7 +137,7 @@ def redirect(location: str) -> list[bytes]:
 
 
 def drip(name: str) -> Iterator[bytes | float]:
-    """Yield the right file, one byte at a time."""
+    """Yield the right file, one byte at a time; even the smallest takes long enough to be too slow."""
     yield head()
     for byte in packed(name):
         yield bytes([byte])

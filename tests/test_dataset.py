@@ -150,7 +150,8 @@ def test_offline_names_only_the_files_that_are_missing(full_cache: Path) -> None
 
 def test_read_only_cache_works_and_nothing_is_written(full_cache: Path, sample: Dataset) -> None:
     folder = full_cache / "mnist"
-    folder.chmod(0o555)
+    for path in (*folder.iterdir(), folder):
+        path.chmod(path.stat().st_mode & 0o555)
     before = state(full_cache)
     assert same(load("mnist", "train", Source(full_cache)), sample)
     assert state(full_cache) == before
@@ -333,13 +334,30 @@ def test_auto_trains_on_the_sample_with_one_warning(
 def test_auto_is_content_with_the_sample_when_no_mirror_answers(
     cache: Path, use: Use, sample: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each silent mirror is asked once, and all of them together for three times `IMPATIENT`."""
+    """Each silent mirror is asked once."""
     monkeypatch.setattr(dataset, "IMPATIENT", 0.4)
     with Server([FOREVER]) as first, Server([FOREVER]) as second:
         use(first.url, second.url)
         data = load("auto", "train", Source(cache))
     assert (same(data, sample), data.name, data.digest) == (True, "sample", sample.digest)
-    assert (len(first.requests), len(second.requests)) == (1, 1)
+    assert (len(first.requests), len(second.requests), first.finished, second.finished) == (1, 1, 0, 0)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 20])
+def test_auto_waits_for_all_mirrors_together_less_than_ten_seconds(
+    cache: Path, sample: Dataset, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    waits: list[float] = []
+
+    def fail(entry: Entry, names: list[str], source: Source) -> None:
+        waits.extend([source.wait] * (len(entry.mirrors) + len(source.mirrors)))
+        raise DownloadError("no mirror")
+
+    monkeypatch.setattr(dataset, "fetch", fail)
+    source = Source(cache, mirrors=tuple(f"http://{i}.invalid/" for i in range(count)))
+    assert same(load("auto", "train", source), sample)
+    assert len(waits) == 3 + count
+    assert sum(waits) < 10
 
 
 def test_auto_never_hides_a_rotten_cache(full_cache: Path) -> None:

@@ -258,6 +258,7 @@ def test_mirror_that_never_answers_is_left(tmp_path: Path, caplog: pytest.LogCap
         fetch_one(tmp_path, bad.url, good.url, wait=0.5)
     assert f"{bad.url} was passed over: no answer within 0.5 s" in caplog.text
     assert len(bad.requests) == 1
+    assert bad.finished == 0
     assert files_in(tmp_path) == {NAME: CONTENT}
 
 
@@ -267,6 +268,7 @@ def test_head_that_drips_is_left(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     with Server(slow) as bad, Server(mirror) as good:
         fetch_one(tmp_path, bad.url, good.url, wait=0.5)
     assert f"{bad.url} was passed over: no answer within 0.5 s" in caplog.text
+    assert bad.finished == 0
     assert files_in(tmp_path) == {NAME: CONTENT}
 
 
@@ -275,6 +277,7 @@ def test_body_that_stops_is_left(tmp_path: Path, caplog: pytest.LogCaptureFixtur
         fetch_one(tmp_path, bad.url, good.url, wait=0.5)
     assert f"{bad.url} was passed over: the connection broke off" in caplog.text
     assert len(bad.requests) == ATTEMPTS
+    assert bad.finished == 0
     assert files_in(tmp_path) == {NAME: CONTENT}
 
 
@@ -286,6 +289,7 @@ def test_body_that_drips_is_left_at_the_deadline(
         fetch_one(tmp_path, bad.url, good.url)
     assert f"{bad.url} was passed over: not done within 1 s" in caplog.text
     assert len(bad.requests) == 1
+    assert bad.finished == 0
     assert files_in(tmp_path) == {NAME: CONTENT}
 
 

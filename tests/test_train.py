@@ -149,6 +149,11 @@ def test_another_run_at_the_output_is_kept_and_that_is_said(invoke: Invoke, work
     assert load(Path("model.npz")).config.seed == 1
 
 
+def test_a_shuffle_in_blocks_is_said(invoke: Invoke, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("softmax_cli.solvers.sgd.fits_in_memory", lambda images: False)
+    assert "shuffled in blocks of 1024 MiB" in invoke("train", *SMALL).stderr
+
+
 def test_two_equal_runs_leave_equal_bytes_and_another_seed_does_not(invoke: Invoke, work: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         invoke("train", *SMALL, "--seed", seed, "--output", f"{name}.npz")

@@ -22,6 +22,8 @@ from softmax_cli.data.dataset import Dataset, hold_out
 from softmax_cli.errors import ConfigError, DivergenceError
 from softmax_cli.metrics import score
 from softmax_cli.model import Model
+from softmax_cli.solvers import sgd
+from softmax_cli.solvers.problem import Problem
 from softmax_cli.solvers.sgd import learning_rate, steps_per_epoch
 from softmax_cli.training import State, evaluate, fit, is_complete, start
 
@@ -525,3 +527,32 @@ def test_a_split_with_an_empty_part_is_refused(fraction: float, part: str) -> No
         ConfigError, match=f"^validation-size {fraction} of 12 images leaves none for {part}$"
     ):
         hold_out(labels, fraction, 0)
+
+
+# Shuffling what does not fit in memory
+
+
+def test_images_that_do_not_fit_in_memory_are_shuffled_in_blocks(
+    sample: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each order is a permutation; a block's rows stay together; seed and epoch decide."""
+    monkeypatch.setattr(sgd, "fits_in_memory", lambda images: False)
+    monkeypatch.setattr(sgd, "SHUFFLE_BLOCK", 100 * 784)
+    rows = np.arange(7, 1007)
+    problem = Problem(
+        features.pixels((28, 28)), sample.images, sample.labels, rows, TrainConfig(seed=4), lambda: False
+    )
+    order = sgd.shuffle(problem, 1)
+    assert sorted(order) == rows.tolist()
+    blocks = ((order - 7) // 100).reshape(10, 100)
+    assert (blocks == blocks[:, :1]).all()
+    assert blocks[:, 0].tolist() != list(range(10))
+    assert not any((np.diff(order[i : i + 100]) == 1).all() for i in range(0, 1000, 100))
+    assert np.array_equal(order, sgd.shuffle(problem, 1))
+    assert not np.array_equal(order, sgd.shuffle(problem, 2))
+
+
+def test_what_fits_in_memory_is_known() -> None:
+    one = np.zeros(1, np.uint8)
+    assert sgd.fits_in_memory(one)
+    assert not sgd.fits_in_memory(np.broadcast_to(one, (1 << 50,)))

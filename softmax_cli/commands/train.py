@@ -141,6 +141,7 @@ def _train(
     from softmax_cli.checkpoint import save
     from softmax_cli.commands.signals import graceful_stop
     from softmax_cli.data.dataset import hold_out
+    from softmax_cli.solvers.sgd import SHUFFLE_BLOCK, fits_in_memory
     from softmax_cli.training import is_complete
 
     config = checkpoint.config
@@ -150,6 +151,10 @@ def _train(
         if not resume:
             _keep_other_run(output)
             save(output, checkpoint)
+        if not fits_in_memory(data.images):
+            log.info(
+                "the images do not fit in memory: they are shuffled in blocks of %d MiB", SHUFFLE_BLOCK >> 20
+            )
         log.info("training on %s: %s images, %s held out", data.name, *(f"{len(part):,}" for part in split))
         for state, seconds in _epochs(checkpoint, data, split, stop, quiet):
             checkpoint = checkpoint.advance(state, seconds)

@@ -5,15 +5,20 @@ Sources: Polyak (1964) for the momentum, Loshchilov & Hutter (2017) for the cosi
 """
 
 import math
+import os
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softmax_cli.config import TrainConfig
 from softmax_cli.errors import DivergenceError
 from softmax_cli.features import scaled
 from softmax_cli.model import Model, loss_and_gradient
 from softmax_cli.solvers.problem import Problem, Step
+
+SHUFFLE_BLOCK = 2**30
+"""Bytes of images that are shuffled at a time, where all of them do not fit in memory."""
 
 
 def steps_per_epoch(images: int, config: TrainConfig) -> int:
@@ -51,7 +56,7 @@ def run_epoch(problem: Problem, model: Model, velocity: Model, epoch: int, epoch
     """Make pass number `epoch` of `epochs` over the images, in a random order; None if it was stopped."""
     config, images = problem.config, len(problem.indices)
     model, velocity = Model(*(a.copy() for a in model)), Model(*(a.copy() for a in velocity))
-    order = problem.indices[np.random.default_rng((config.seed, epoch)).permutation(images)]
+    order = shuffle(problem, epoch)
     steps = steps_per_epoch(images, config)
     loss_sum = 0.0
     for step, (x, labels) in enumerate(problem.batches(order, config.batch_size), (epoch - 1) * steps):
@@ -68,6 +73,30 @@ def run_epoch(problem: Problem, model: Model, velocity: Model, epoch: int, epoch
         raise diverged(epoch, steps - 1, config)
     first_rate = learning_rate((epoch - 1) * steps, epochs * steps, config)
     return Step(model, velocity, loss_sum / images, first_rate)
+
+
+def shuffle(problem: Problem, epoch: int) -> NDArray[np.intp]:
+    """Return the rows to learn from in the order of an epoch, drawn by ``default_rng((seed, epoch))``.
+
+    Every order is equally likely where the images fit in memory. Where they do not, reading at random
+    would fetch a page of the disk for each image; then blocks of `SHUFFLE_BLOCK` bytes come in random
+    order, and the rows of each block in random order.
+    """
+    generator, rows = np.random.default_rng((problem.config.seed, epoch)), problem.indices
+    if fits_in_memory(problem.images):
+        return rows[generator.permutation(len(rows))]
+    size = max(1, SHUFFLE_BLOCK // problem.images[0].nbytes)
+    blocks = np.split(rows, range(size, len(rows), size))
+    return np.concatenate([generator.permutation(blocks[i]) for i in generator.permutation(len(blocks))])
+
+
+def fits_in_memory(images: NDArray[np.uint8]) -> bool:
+    """Tell whether three quarters of this machine's memory hold the images; where it cannot tell, yes."""
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return True
+    return images.nbytes <= memory * 3 // 4
 
 
 def _move(
