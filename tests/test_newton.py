@@ -100,7 +100,7 @@ def test_the_estimated_distance_is_of_the_right_size(sample: Dataset) -> None:
     losses = [objective(sample, state.model, 1e-3) for state in states]
     for state, loss in zip(states[:6], losses, strict=False):
         true = loss / min(losses) - 1
-        assert true / 10 < state.history[-1].distance < 2 * true
+        assert true / 3 < state.history[-1].distance < 3 * true
 
 
 def test_the_objective_never_rises(sample: Dataset) -> None:
@@ -140,6 +140,13 @@ def test_a_block_of_the_hessian_is_that_of_a_slow_sum() -> None:
 def test_a_triangle_is_inverted() -> None:
     lower = np.tril(np.random.default_rng(0).normal(size=(201, 201))) / 20 + np.eye(201)
     np.testing.assert_allclose(newton._invert_triangular(lower) @ lower, np.eye(201), atol=1e-9)
+
+
+def test_the_parameters_sum_to_zero_over_the_classes(sample: Dataset) -> None:
+    """The optimum has that property, because the softmax does not notice what all classes gain."""
+    model = run(sample)[-1].model
+    for part in model:
+        assert np.abs(part.sum(axis=-1)).max() < 1e-5 * np.abs(part).max()
 
 
 def test_more_memory_than_there_may_be_is_refused_naming_it() -> None:

@@ -4,8 +4,9 @@
 2. For each class k, the block H_k = Xᵀ diag(y_k (1 − y_k)) X / n + l2·I of the Hessian (the bias joins
    as a last feature that is 1, without l2) is estimated from images drawn with probability proportional
    to y_k (1 − y_k), and factored, H_k = L Lᵀ. The inverses of the factors L are kept.
-3. L-BFGS on all images, with these blocks as its initial inverse Hessian: what couples the classes, and
-   what the sample missed, it learns from its own steps. A step has length 1 unless the loss falls short
+3. L-BFGS on all images, with these blocks as its initial inverse Hessian, restricted to parameters that
+   sum to 0 over the classes, where the optimum is: what else couples the classes, and what the sample
+   missed, it learns from its own steps. A step has length 1 unless the loss falls short
    of Armijo's condition; then it is halved.
 4. The Newton decrement, gᵀH⁻¹g / 2, estimates how far the loss is above the optimum. When that is less
    than `TOLERANCE` times the loss, the run has converged.
@@ -16,6 +17,7 @@ algorithm 7.4 for the two loops of L-BFGS and 3.1 for the back-track.
 """
 
 import math
+import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -47,9 +49,7 @@ BLOCK = 1024
 """Images in a batch of a full pass."""
 
 TOLERANCE = 1e-5
-"""Estimated distance from the optimum, relative to the loss, at which the run has converged.
-
-The blocks leave out what couples the classes, so that the estimate is low, by a factor of up to ten."""
+"""Estimated distance from the optimum, relative to the loss, at which the run has converged."""
 
 MEMORY_LIMIT = 2**30
 """Bytes that the blocks may take."""
@@ -130,7 +130,18 @@ def check_memory(features: int, classes: int) -> None:
 
 
 def _join(model: Model) -> Floats:
-    return np.vstack([model.weights, model.bias])
+    """Return the parameters (D + 1, K), bias last, centred: which changes no probability."""
+    return _centred(np.vstack([model.weights, model.bias]))
+
+
+def _centred(parameters: Floats) -> Floats:
+    """Return the part of parameters (D + 1, K) that sums to 0 over the classes.
+
+    The softmax does not notice when all classes gain the same, so that the optimum lies there. The blocks
+    do not know it, and would spend their steps on what makes no difference.
+    """
+    centred: Floats = parameters - parameters.mean(axis=1, keepdims=True)
+    return centred
 
 
 def _split(parameters: Floats) -> Model:
@@ -170,17 +181,27 @@ def _warm_up(problem: Problem, model: Model, start: Point) -> Point:
 
 
 def _inverse_factors(problem: Problem, parameters: Floats, iteration: int) -> Floats:
-    """Return L_k⁻¹ for the Cholesky factor of each class's block of the Hessian, shape (K, D + 1, D + 1)."""
-    generator = np.random.default_rng((problem.config.seed, iteration))
+    """Return L_k⁻¹ for the Cholesky factor of each class's block of the Hessian, shape (K, D + 1, D + 1).
+
+    The classes share out the cores: unlike the products of a batch, this is work for more than one.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
     pool = problem.indices[:: -(-len(problem.indices) // POOL)]
     curvature = _curvature(problem, parameters, pool)
     size, classes = parameters.shape
     factors = np.empty((classes, size, size), parameters.dtype)
-    for k in range(classes):
+
+    def factor(k: int) -> None:
+        generator = np.random.default_rng((problem.config.seed, iteration, k))
         block = _block(problem, pool, curvature[:, k], generator)
         factors[k] = _invert_triangular(np.linalg.cholesky(block))
-        if problem.on_batch():
-            raise _Stopped
+
+    with ThreadPoolExecutor(os.cpu_count()) as executor:
+        for _ in executor.map(factor, range(classes)):
+            pass
+    if problem.on_batch():
+        raise _Stopped
     return factors
 
 
@@ -244,9 +265,9 @@ def _direction(gradient: Floats, factors: Floats, pairs: list[Pair]) -> Floats:
         share = pair.inverse_product * float(np.vdot(pair.step, direction))
         direction -= share * pair.change
         shares.append(share)
-    columns = direction.T[:, :, None]  # (K, D + 1, 1)
+    columns = _centred(direction).T[:, :, None]  # (K, D + 1, 1)
     columns = factors.transpose(0, 2, 1) @ (factors @ columns)
-    direction = np.ascontiguousarray(columns[:, :, 0].T)
+    direction = _centred(columns[:, :, 0].T)
     for pair, share in zip(pairs, reversed(shares), strict=True):
         direction += (share - pair.inverse_product * float(np.vdot(pair.change, direction))) * pair.step
     return direction
