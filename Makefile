@@ -3,12 +3,13 @@
 
 PYTHON ?= python3
 IMAGE ?= tests/pictures/seven.png
+DATA ?= $(HOME)/.cache/softmax
 
 BIN := .venv/bin
 SOFTMAX := $(BIN)/softmax
 
 .DEFAULT_GOAL := help
-.PHONY: help install download train eval predict check lint readme test clean
+.PHONY: help install download train eval predict check lint readme test soak bench clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -46,8 +47,14 @@ readme: .venv/installed-dev  ## write the program's own words into README.md
 test: .venv/installed-dev  ## the tests alone
 	$(BIN)/pytest
 
-clean:  ## remove .venv and all caches; models stay
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache dist
+soak: .venv/installed-dev  ## the tests that break files at random, all of their rounds
+	SOFTMAX_SOAK=1 $(BIN)/pytest tests/test_checkpoint.py tests/test_image.py
+
+bench: .venv-bench/installed  ## measure against other trainers (an hour): make bench DATA=folder with mnist/ in it
+	.venv-bench/bin/python benchmarks/run.py --data '$(DATA)'
+
+clean:  ## remove .venv, .venv-bench and all caches; models stay
+	rm -rf .venv .venv-bench .mypy_cache .pytest_cache .ruff_cache dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/installed: pyproject.toml
@@ -58,4 +65,9 @@ clean:  ## remove .venv and all caches; models stay
 
 .venv/installed-dev: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+.venv-bench/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	@touch $@

@@ -87,8 +87,6 @@ def inflate(compressed: Iterable[bytes], limit: int) -> Iterator[bytes]:
     inflater = zlib.decompressobj(wbits=31)  # 31: gzip header and trailer
     total = 0
     for chunk in compressed:
-        if inflater.eof:
-            raise ValueError("has other bytes after its end")
         while chunk:
             try:
                 piece = inflater.decompress(chunk, min(4 * CHUNK, limit + 1 - total))

@@ -73,6 +73,12 @@ def is_complete(state: State, config: TrainConfig) -> bool:
     return state.epoch >= config.epochs or has_converged(state) or 0 < config.patience <= state.stale
 
 
+def check_solver(config: TrainConfig, data: Dataset) -> None:
+    """Raise `ConfigError` where the solver cannot work on data of this size."""
+    if config.solver == "newton":
+        newton.check_memory(pixels(data.image_shape).dimension, len(data.class_names))
+
+
 def fit(
     config: TrainConfig,
     data: Dataset,

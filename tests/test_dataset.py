@@ -211,6 +211,14 @@ def test_wrong_compressed_file_is_refused_offline_and_replaced_online(
     assert server.requests == [f"{LABELS}.gz"]
 
 
+def test_compressed_file_that_was_placed_beside_a_damaged_one_takes_its_place(
+    packed_cache: Path, sample: Dataset
+) -> None:
+    (packed_cache / "mnist" / LABELS).write_bytes(FILES[LABELS][:-1])
+    assert same(load("mnist", "train", offline(packed_cache)), sample)
+    assert (packed_cache / "mnist" / LABELS).read_bytes() == FILES[LABELS]
+
+
 # Files that were right once
 
 

@@ -319,8 +319,11 @@ def test_redirect_is_followed(tmp_path: Path) -> None:
         ("file:///etc/hostname", "the request failed (InvalidSchema)"),
         ("ftp://127.0.0.1/", "the request failed (InvalidSchema)"),
         (f"/{NAME}.gz", "the request failed (TooManyRedirects)"),
+        (f"http://{'a' * 64}/", "the request failed (LocationParseError)"),
+        ("http://a..b/", "the request failed (LocationParseError)"),
+        ("/caf\xe9", "the request failed (UnicodeDecodeError)"),
     ],
-    ids=["file", "ftp", "loop"],
+    ids=["file", "ftp", "loop", "long name", "empty name", "not UTF-8"],
 )
 def test_redirect_that_leads_nowhere_is_refused(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, location: str, reason: str
@@ -352,6 +355,18 @@ def test_redirect_away_from_https_is_refused(tmp_path: Path, caplog: pytest.LogC
         with pytest.raises(DownloadError, match=f"{bad.url}: it redirects away from https"):
             fetch_one(tmp_path, bad.url)
         assert files_in(tmp_path) == {}
+
+
+@pytest.mark.usefixtures("_trust")
+def test_redirect_through_http_is_refused(tmp_path: Path) -> None:
+    with (
+        Server(mirror, tls=True) as good,
+        Server(lambda name: redirect(good.url + name)) as plain,
+        Server(lambda name: redirect(plain.url + name), tls=True) as bad,
+        pytest.raises(DownloadError, match=f"{bad.url}: it redirects away from https"),
+    ):
+        fetch_one(tmp_path, bad.url)
+    assert files_in(tmp_path) == {}
 
 
 def test_bad_certificate_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -441,7 +456,10 @@ def test_full_disk_is_an_error_that_says_what_is_needed_and_what_moves_the_cache
 
 def test_file_where_the_folder_should_be_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "mnist").touch()
-    with Server(mirror) as server, pytest.raises(OutputError, match=r"cannot keep MNIST in .*mnist: "):
+    with (
+        Server(mirror) as server,
+        pytest.raises(OutputError, match=r"cannot keep MNIST in .*mnist: file exists; it needs"),
+    ):
         fetch_one(tmp_path, server.url)
     assert server.requests == []
 
@@ -561,7 +579,7 @@ def test_given_mirror_is_asked_first(invoke: Invoke, use: Callable[..., Entry]) 
 
 
 @pytest.mark.parametrize(
-    "url", ["mirror.example/mnist", "ftp://mirror.example/", "file:///mnist", "https://", ""]
+    "url", ["mirror.example/mnist", "ftp://mirror.example/", "file:///mnist", "https://", "http://[::1", ""]
 )
 def test_mirror_that_is_no_url_is_wrong_usage(invoke: Invoke, cache: Path, url: str) -> None:
     assert_fails(invoke("download", "--mirror", url), f"mirror {url!r} must be a URL", code=2)

@@ -212,6 +212,15 @@ def test_patience_is_refused(invoke: Callable[..., Result], work: Path) -> None:
     assert_fails(result, "patience is for solver sgd", code=2)
 
 
+def test_too_many_features_are_refused_before_anything_is_written(
+    invoke: Callable[..., Result], work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(newton, "MEMORY_LIMIT", 2**20)
+    result = invoke("train", "--dataset", "sample", "--solver", "newton")
+    assert_fails(result, "would need 24 MiB", "use solver sgd", code=2)
+    assert list(work.iterdir()) == []
+
+
 @pytest.mark.full
 def test_it_comes_within_a_ten_thousandth_of_the_optimum_of_mnist(
     invoke: Callable[..., Result], full_mnist: Path, work: Path

@@ -142,9 +142,10 @@ def _train(
     from softmax_cli.commands.signals import graceful_stop
     from softmax_cli.data.dataset import hold_out
     from softmax_cli.solvers.sgd import SHUFFLE_BLOCK, fits_in_memory
-    from softmax_cli.training import is_complete
+    from softmax_cli.training import check_solver, is_complete
 
     config = checkpoint.config
+    check_solver(config, data)
     split = hold_out(data.labels, config.validation_size, config.seed)
     with graceful_stop() as stop:
         _write_log(log_file, "", "a" if resume else "w")

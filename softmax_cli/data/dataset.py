@@ -188,8 +188,12 @@ def _in_cache(path: Path) -> bool:
 
 def _read_cached(path: Path, file: IdxFile) -> NDArray[np.uint8]:
     compressed = path.with_name(f"{path.name}.gz")
-    if os.path.exists(path) or not os.path.exists(compressed):
-        return _read_verified(path, file)
+    try:
+        if os.path.exists(path) or not os.path.exists(compressed):
+            return _read_verified(path, file)
+    except DataError:
+        if not os.path.exists(compressed):
+            raise
     try:
         _unpack(compressed, path, file.size)
     except OutputError:  # a cache that cannot be written still works, at the price of inflating each time

@@ -47,10 +47,8 @@ class Source:
     wait: float = 10.0
 
     def __post_init__(self) -> None:
-        from urllib.parse import urlsplit
-
         for mirror in self.mirrors:
-            if not mirror.startswith(("http://", "https://")) or not urlsplit(mirror).hostname:
+            if not _is_url(mirror):
                 raise ConfigError(f"mirror {mirror!r} must be a URL that starts with https:// or http://")
 
 
@@ -84,8 +82,9 @@ def fetch(entry: Entry, names: list[str], source: Source) -> None:
         raise DownloadError(_no_mirror(entry, name, folder, failures)) from None
     except (OSError, OutputError) as error:
         size = sum(entry.file(name).size for name in names)
+        reason = error if isinstance(error, OutputError) else (error.strerror or str(error)).lower()
         raise OutputError(
-            f"cannot keep {entry.title} in {folder}: {error}; it needs {size:,} bytes there, "
+            f"cannot keep {entry.title} in {folder}: {reason}; it needs {size:,} bytes there, "
             "and --data-dir or SOFTMAX_CACHE_DIR names another place"
         ) from error
     for mirror, reason in failures.items():
@@ -178,7 +177,7 @@ def _answer(url: str, wait: float) -> "Response":
         raise _Fault(f"no answer within {wait:g} s", gone=True) from answer
     if isinstance(answer, requests.exceptions.ConnectionError):
         raise _Fault("it could not be reached", gone=True) from answer
-    if isinstance(answer, requests.exceptions.RequestException):
+    if isinstance(answer, (requests.exceptions.RequestException, ValueError)):  # ValueError: no valid URL
         raise _Fault(f"the request failed ({type(answer).__name__})", gone=True) from answer
     if isinstance(answer, Exception):
         raise answer
@@ -187,8 +186,9 @@ def _answer(url: str, wait: float) -> "Response":
 
 
 def _check_answer(url: str, response: "Response") -> None:
-    """Raise `_Fault` for a status other than 200, and for a redirect away from https."""
-    if url.startswith("https://") and not response.url.startswith("https://"):
+    """Raise `_Fault` for a status other than 200, and for a redirect that ever leaves https."""
+    steps = (*response.history, response)
+    if url.startswith("https://") and not all(step.url.startswith("https://") for step in steps):
         raise _Fault("it redirects away from https", gone=True)
     status = response.status_code
     if status == 200:
@@ -212,7 +212,7 @@ def _body(response: "Response", deadline: float) -> Iterator[bytes]:
         if not chunk:
             return
         if time.monotonic() > deadline:
-            raise _Fault(f"not done within {DEADLINE:g} s")
+            raise _Fault(f"not done within {DEADLINE:g} s", gone=True)
         yield chunk
 
 
@@ -226,6 +226,15 @@ def _no_mirror(entry: Entry, name: str, folder: Path, failures: dict[str, str]) 
             f"{name}.gz in {folder} yourself.",
         ]
     )
+
+
+def _is_url(text: str) -> bool:
+    from urllib.parse import urlsplit
+
+    try:
+        return text.startswith(("http://", "https://")) and bool(urlsplit(text).hostname)
+    except ValueError:  # brackets that hold no address
+        return False
 
 
 def _shown(url: str) -> str:

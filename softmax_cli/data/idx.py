@@ -77,8 +77,8 @@ def encode_header(shape: tuple[int, ...]) -> bytes:
 def write_idx(path: Path, array: NDArray[np.uint8]) -> None:
     """Write a uint8 array as an IDX file.
 
-    Where the name ends in ``.gz`` it is compressed, to the same bytes each time. Raises `OutputError`
-    where the file cannot be written; whatever was there is then still there.
+    Where the name ends in ``.gz`` it is compressed, without a date: the same Python writes the same bytes.
+    Raises `OutputError` where the file cannot be written; whatever was there is then still there.
     """
     content = encode_header(array.shape) + array.tobytes()
     with atomic_write(path) as file:

@@ -1,0 +1,32 @@
+"""What the peers share: reading the training images, and saving what was learned."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+L2 = 1e-4
+"""The penalty is L2/2 · ‖W‖², beside the mean cross-entropy; the bias is free."""
+
+
+def arguments() -> tuple[Path, Path, int]:
+    """Return what each peer is called with: the folder of the IDX files, the output, the iterations."""
+    data, output, iterations = sys.argv[1:]
+    return Path(data), Path(output), int(iterations)
+
+
+def load(data: Path, split: str = "train") -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Return pixels in [0, 1], float32 (n, 784), and labels (n,) of the split ``train`` or ``t10k``."""
+    raw = np.fromfile(data / f"{split}-images-idx3-ubyte", np.uint8, offset=16)
+    pixels = raw.reshape(-1, 784).astype(np.float32)
+    pixels /= 255
+    return pixels, np.fromfile(data / f"{split}-labels-idx1-ubyte", np.uint8, offset=8)
+
+
+def save(output: Path, weights: ArrayLike, bias: ArrayLike) -> None:
+    """Save weights (784, 10) and bias (10,) as a .npz file."""
+    weights, bias = np.asarray(weights), np.asarray(bias)
+    assert weights.shape == (784, 10), weights.shape
+    assert bias.shape == (10,), bias.shape
+    np.savez(output, weights=weights, bias=bias)
