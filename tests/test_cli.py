@@ -144,6 +144,14 @@ def test_half_blocks_draw_two_rows_a_line() -> None:
     assert half_blocks(image) == "█▄▀\n ▀▀"
 
 
+def test_half_blocks_are_grey_where_there_is_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+
+    monkeypatch.setattr("softmax_cli.commands.terminal._has_colour", lambda: True)
+    text = half_blocks(np.array([[0, 255], [255, 128]], np.uint8))
+    assert text == "\x1b[38;5;232;48;5;255m▀\x1b[38;5;255;48;5;244m▀\x1b[0m"
+
+
 def test_matrix_products_use_one_thread_unless_told(command: Command) -> None:
     for line, environment, threads in (
         ([], {}, "1"),

@@ -62,7 +62,8 @@ def half_blocks(image: "NDArray[np.uint8]") -> str:
 
 
 def _grey_pair(upper: int, lower: int) -> str:
-    return f"\033[38;2;{upper};{upper};{upper};48;2;{lower};{lower};{lower}m▀"
+    greys = (232 + level * 24 // 256 for level in (upper, lower))  # of the 256 colours that terminals know
+    return "\033[38;5;{};48;5;{}m▀".format(*greys)
 
 
 def _has_colour() -> bool:
