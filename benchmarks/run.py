@@ -432,7 +432,7 @@ def machine() -> list[str]:
     """Return what the numbers were taken on."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     versions = [f"{name} {version(name)}" for name in PACKAGES if version(name)]
-    system = f"{platform.system()} {platform.release()}"
+    system = platform.system()
     return [
         f"- {processor()}, {os.cpu_count()} cores, {memory:.0f} GiB, {system}",
         f"- softmax {version('softmax_cli')}, Python {platform.python_version()}, {', '.join(versions)}",

@@ -61,7 +61,11 @@ class LazyGroup(click.Group):
         """Run a command: 1 for a failure, 2 for wrong usage, 130 and 143 when a signal stops it."""
         from softmax_cli.commands.messages import log_to_stderr
 
+        if sys.stderr is None:  # closed: what would be said is lost, what is done is not
+            sys.stderr = open(os.devnull, "w")  # noqa: SIM115
         try:
+            if sys.stdout is None:
+                raise OutputError("there is no standard output to write the result to")
             with log_to_stderr(), _exit_on_sigterm():
                 result = super().invoke(ctx)
                 sys.stdout.flush()  # here, where a failure can still be reported

@@ -49,7 +49,8 @@ class TrainConfig:
         if self.epochs is None:
             object.__setattr__(self, "epochs", 100 if self.solver == "newton" else 10)
         for item in fields(self):
-            _check_value(item.name, getattr(self, item.name), item.type, item.metadata)
+            value = _checked(item.name, getattr(self, item.name), item.type, item.metadata)
+            object.__setattr__(self, item.name, value)
         if self.patience and self.solver == "newton":
             raise ConfigError("patience is for solver sgd; newton stops by itself, at the optimum")
         if self.patience and not self.validation_size:
@@ -111,7 +112,8 @@ def _suggestion(key: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else f"; the keys are {', '.join(known)}"
 
 
-def _check_value(key: str, value: Any, kind: Any, rules: Any) -> None:
+def _checked(key: str, value: Any, kind: Any, rules: Any) -> Any:
+    """Return the value, as a float where one is wanted; raise `ConfigError` if it will not do."""
     name = option_name(key)
     if kind is float and type(value) is int:
         try:
@@ -126,10 +128,11 @@ def _check_value(key: str, value: Any, kind: Any, rules: Any) -> None:
     if "choices" in rules and value not in rules["choices"]:
         raise ConfigError(f"{name} must be {' or '.join(rules['choices'])}, not {value!r}")
     if "minimum" not in rules:
-        return
+        return value
     minimum, maximum, below = (rules.get(key, math.inf) for key in ("minimum", "maximum", "below"))
     too_low = value <= minimum if rules.get("exclusive") else value < minimum
     if too_low or value > maximum or value >= below:
         least = f"above {minimum}" if rules.get("exclusive") else f"at least {minimum}"
         most = f" and at most {maximum:,}" if maximum < math.inf else f" and below {below}"
         raise ConfigError(f"{name} must be {least}{most.removesuffix(' and below inf')}, not {value}")
+    return value

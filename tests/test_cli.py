@@ -115,6 +115,16 @@ def test_a_full_disk_at_stdout_is_a_failure(model_file: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_a_closed_stdout_is_a_failure_and_a_closed_stderr_is_none(model_file: Path) -> None:
+    line = f"{sys.executable} -m softmax_cli info -c '{model_file}'"
+    closed = subprocess.run(["bash", "-c", f"{line} >&-"], capture_output=True, text=True, check=False)
+    assert (closed.returncode, closed.stderr.count("error: ")) == (1, 1)
+    assert "Traceback" not in closed.stderr
+    silent = subprocess.run(["bash", "-c", f"{line} 2>&-"], capture_output=True, text=True, check=False)
+    assert silent.returncode == 0
+    assert silent.stdout.count("checkpoint of softmax") == 1
+
+
 def test_ascii_output_is_no_error(command: Command, model_file: Path) -> None:
     environment = {"PYTHONIOENCODING": "ascii", "PATH": "/usr/bin:/bin"}
     picture = Path(__file__).parent / "pictures" / "seven.png"

@@ -127,6 +127,31 @@ def test_separable_data_without_l2_stop_at_the_cap(sample: Dataset) -> None:
     assert losses == sorted(losses, reverse=True)
 
 
+def bright(shape: tuple[int, int], n: int) -> Dataset:
+    """Return two classes of nearly white images: all pixels nearly the same, and far from 0."""
+    data = toy(2, shape, n)
+    return replace(data, images=(255 - data.images // 100).astype(np.uint8))
+
+
+@pytest.mark.parametrize("l2", [0.0, 1e-9, 1e-4])
+def test_blocks_that_float32_finds_singular_get_more_ridge(l2: float) -> None:
+    states = run(bright((24, 24), 300), replace(EXACT, l2=l2, epochs=5))
+    assert np.isfinite(states[-1].model.weights).all()
+    assert states[-1].history[-1].train_loss < np.log(2)
+
+
+def test_a_loss_of_zero_is_the_optimum() -> None:
+    images = np.zeros((2, 4, 4), np.uint8)
+    images[1] = 255
+    data = Dataset("two", "", images, np.array([0, 1], np.uint8), ("0", "1"), "plain")
+    assert np.isfinite(run(data, replace(EXACT, l2=0))[-1].history[-1].distance)
+
+
+def test_a_warm_up_that_diverges_is_left_out(sample: Dataset) -> None:
+    states = run(sample, replace(EXACT, l2=10))
+    assert has_converged(states[-1])
+
+
 def test_a_block_of_the_hessian_is_that_of_a_slow_sum() -> None:
     """With all images in the draw and equal curvature, the estimate is exact."""
     data, generator = toy(3, (4, 5), 200), np.random.default_rng(0)

@@ -149,6 +149,31 @@ def test_another_run_at_the_output_is_kept_and_that_is_said(invoke: Invoke, work
     assert load(Path("model.npz")).config.seed == 1
 
 
+def test_a_start_that_learned_nothing_does_not_push_out_the_backup(invoke: Invoke, work: Path) -> None:
+    invoke("train", *SMALL)
+    good = Path("model.npz").read_bytes()
+    for _ in range(2):
+        invoke("train", *SMALL, "--learning-rate", 1e10)
+    assert Path("model.npz.bak").read_bytes() == good
+
+
+def test_a_log_in_the_place_of_the_model_is_refused(invoke: Invoke, work: Path) -> None:
+    invoke("train", *SMALL)
+    before = Path("model.npz").read_bytes()
+    assert_fails(invoke("train", *SMALL, "--log", "./model.npz"), "are the same file", code=2)
+    assert Path("model.npz").read_bytes() == before
+
+
+def test_a_folder_that_is_called_like_a_known_data_set_is_not_taken_for_it(
+    invoke: Invoke, work: Path
+) -> None:
+    copy_of_sample(Path("mnist"))
+    invoke("train", "--dataset", "./mnist", "--epochs", 1)
+    assert_fails(invoke("eval", "--offline"), "'mnist'", "--dataset", code=2)
+    told = invoke("eval", "--dataset", "./mnist", "--json")
+    assert json.loads(told.stdout)["reference"] is None
+
+
 def test_a_shuffle_in_blocks_is_said(invoke: Invoke, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("softmax_cli.solvers.sgd.fits_in_memory", lambda images: False)
     assert "shuffled in blocks of 1024 MiB" in invoke("train", *SMALL).stderr

@@ -90,7 +90,8 @@ def _result(model: "Checkpoint", data: "Dataset", split: str, scores: "Scores") 
     from softmax_cli.data.catalog import CATALOG
 
     known = CATALOG.get(data.name)
-    reference = known.reference.get("pixels") if known and split == "test" else None
+    is_known = known is not None and known.digest == data.digest
+    reference = known.reference.get("pixels") if known and is_known and split == "test" else None
     return {
         "dataset": data.name,
         "split": split,

@@ -81,12 +81,13 @@ def make_source(
 def load_checkpoint(path: Path) -> "Checkpoint":
     """Return the checkpoint at `path`; where there is none, say how to make one."""
     import os
+    import shlex
 
     from softmax_cli.checkpoint import load
     from softmax_cli.errors import CheckpointError
 
     if not os.path.lexists(path):
-        output = "" if path == DEFAULT_CHECKPOINT else f" --output {path}"
+        output = "" if path == DEFAULT_CHECKPOINT else f" --output {shlex.quote(str(path))}"
         raise CheckpointError(f"there is no checkpoint at {path}; make one with: softmax train{output}")
     return load(path)
 
@@ -99,7 +100,8 @@ def load_data(checkpoint: "Checkpoint", told: str | None, split: str, source: "S
     from softmax_cli.data.catalog import CATALOG
     from softmax_cli.data.dataset import load
 
-    if told is None and checkpoint.dataset not in CATALOG:
+    known = CATALOG.get(checkpoint.dataset)
+    if told is None and (known is None or known.digest != checkpoint.digest):
         raise ConfigError(
             f"the checkpoint was trained on a folder called {checkpoint.dataset!r}; "
             "say where it is with --dataset"

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import click
 
 from softmax_cli.commands import options
 from softmax_cli.commands.terminal import bars, escape, half_blocks
+from softmax_cli.errors import CheckpointError
 
 if TYPE_CHECKING:
     from softmax_cli.checkpoint import Checkpoint
@@ -74,6 +76,10 @@ def _predict(model: "Checkpoint", path: Path, prepared: "Prepared") -> dict[str,
     from softmax_cli.model import softmax
 
     z = evidence_of(model.state.model, pixels(model.image_shape), prepared.image[None])
+    if not math.isfinite(float(z.sum())):
+        raise CheckpointError(
+            "the weights are so large that their evidence is not finite; train the model anew"
+        )
     shares = softmax(z.astype(float))[0].tolist()
     probabilities = dict(zip(model.class_names, shares, strict=True))
     best = max(probabilities, key=lambda name: probabilities[name])

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,7 +77,8 @@ def command(
 ) -> None:
     """Train a softmax regression and save it after every epoch.
 
-    Stop it with Ctrl-C and go on with --resume: the result is the same, bit for bit.
+    Stop it with Ctrl-C and go on with --resume. With the solver sgd and the same --threads, the result is
+    the same, bit for bit; newton comes to the same optimum.
 
     \b
     Example:
@@ -84,6 +87,7 @@ def command(
     if quiet:
         logging.getLogger("softmax_cli").setLevel(logging.WARNING)
     use_threads(threads)
+    _check_log(log_file, output)
     given = read_toml(config_file) if config_file else {}
     given |= {key: value for key, value in flags.items() if value is not None}
     source = options.make_source(data_dir, offline, mirrors, quiet)
@@ -140,6 +144,7 @@ def _train(
     """Train to the end, saving and logging each epoch; leave with 130 or 143 when a signal stops it."""
     from softmax_cli.checkpoint import save
     from softmax_cli.commands.signals import graceful_stop
+    from softmax_cli.data.catalog import CATALOG
     from softmax_cli.data.dataset import hold_out
     from softmax_cli.solvers.sgd import SHUFFLE_BLOCK, fits_in_memory
     from softmax_cli.training import check_solver, is_complete
@@ -148,10 +153,10 @@ def _train(
     check_solver(config, data)
     split = hold_out(data.labels, config.validation_size, config.seed)
     with graceful_stop() as stop:
-        _write_log(log_file, "", "a" if resume else "w")
         if not resume:
             _keep_other_run(output)
             save(output, checkpoint)
+        _write_log(log_file, "", "a" if resume else "w")
         if not fits_in_memory(data.images):
             log.info(
                 "the images do not fit in memory: they are shuffled in blocks of %d MiB", SHUFFLE_BLOCK >> 20
@@ -164,7 +169,8 @@ def _train(
     if not stop:
         _explain_end(checkpoint)
     if stop and not is_complete(checkpoint.state, config):
-        option = "" if output == DEFAULT_CHECKPOINT else f" --output {output}"
+        option = "" if checkpoint.dataset in CATALOG else " --dataset FOLDER"
+        option += "" if output == DEFAULT_CHECKPOINT else f" --output {shlex.quote(str(output))}"
         log.warning(
             "stopped: %s holds epoch %d of %d; go on with: softmax train --resume%s",
             *(output, checkpoint.state.epoch, config.epochs, option),
@@ -208,11 +214,12 @@ def _explain_end(checkpoint: "Checkpoint") -> None:
     last = state.history[-1]
     if config.solver == "newton":
         verdict = "converged" if has_converged(state) else "did not converge"
-        hint = (
-            ""
-            if has_converged(state)
-            else "; raise --epochs or --l2 (separable classes have no optimum at l2 0)"
+        more = (
+            "raise --epochs or --l2"
+            if state.epoch >= config.epochs
+            else "float32 has no more to give; raise --l2"
         )
+        hint = "" if has_converged(state) else f"; {more} (separable classes have no optimum at l2 0)"
         log.info(
             "%s after %d iterations: gradient norm %.1e, about %.0e of the loss above the optimum%s",
             *(verdict, state.epoch, last.gradient_norm, last.distance, hint),
@@ -237,6 +244,17 @@ def _log_line(state: "State", seconds: float) -> str:
     return json.dumps(record | {"seconds": round(seconds, 3)}) + "\n"
 
 
+def _check_log(log_file: Path | None, output: Path) -> None:
+    """Raise `ConfigError` where the log would overwrite the model, `OutputError` where it has no place."""
+    from softmax_cli.files import check_writable
+
+    if log_file is None:
+        return
+    if os.path.realpath(log_file) in (os.path.realpath(output), os.path.realpath(f"{output}.bak")):
+        raise ConfigError(f"--log and --output are the same file, {log_file}; give the log a name of its own")
+    check_writable(log_file)
+
+
 def _write_log(log_file: Path | None, text: str, mode: str) -> None:
     """Add text to the log, or begin it anew, by `mode` ``a`` or ``w``; None stands for no log."""
     if log_file is None:
@@ -249,17 +267,24 @@ def _write_log(log_file: Path | None, text: str, mode: str) -> None:
 
 
 def _keep_other_run(output: Path) -> None:
-    """Copy what stands at `output` to the same name with .bak, and say so."""
+    """Copy what stands at `output` to the same name with .bak, and say so, unless it has learned nothing."""
     import shutil
 
-    from softmax_cli.files import atomic_write
+    from softmax_cli.checkpoint import load
+    from softmax_cli.errors import CheckpointError
+    from softmax_cli.files import atomic_write, open_regular
 
-    if not output.exists():
+    if not os.path.exists(output):
         return
+    try:
+        if load(output).state.epoch == 0:
+            return
+    except CheckpointError:
+        pass  # whatever it is, it is somebody's
     backup = output.with_name(f"{output.name}.bak")
-    with open(output, "rb") as old, atomic_write(backup) as kept:
+    with open_regular(output, OutputError) as old, atomic_write(backup) as kept:
         shutil.copyfileobj(old, kept)
-    log.info("kept the earlier %s as %s", output, backup)
+    log.warning("kept the earlier %s as %s", output, backup)
 
 
 def _result(checkpoint: "Checkpoint", output: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from softmax_cli.errors import ConfigError
+from softmax_cli.errors import ConfigError, DivergenceError
 from softmax_cli.features import scaled
 from softmax_cli.model import Floats, Model, evidence, loss_and_gradient, penalty, softmax
 from softmax_cli.solvers import sgd
@@ -106,7 +106,7 @@ def solve(problem: Problem, model: Model, velocity: Model, done: int) -> Iterato
                 train_loss=point.cross_entropy,
                 rate=length,
                 gradient_norm=float(np.linalg.norm(point.gradient)),
-                distance=decrement / point.objective,
+                distance=decrement / max(point.objective, 1e-30),
             )
             if stuck:
                 return
@@ -172,7 +172,10 @@ def _warm_up(problem: Problem, model: Model, start: Point) -> Point:
     velocity = Model.zeros(*model.weights.shape)
     epochs = math.ceil(WARM_UP / sgd.steps_per_epoch(len(problem.indices), problem.config))
     for epoch in range(1, epochs + 1):
-        reached = sgd.run_epoch(problem, model, velocity, epoch, epochs)
+        try:
+            reached = sgd.run_epoch(problem, model, velocity, epoch, epochs)
+        except DivergenceError:
+            return start
         if reached is None:
             raise _Stopped
         model, velocity = reached.model, reached.velocity
@@ -195,7 +198,7 @@ def _inverse_factors(problem: Problem, parameters: Floats, iteration: int) -> Fl
     def factor(k: int) -> None:
         generator = np.random.default_rng((problem.config.seed, iteration, k))
         block = _block(problem, pool, curvature[:, k], generator)
-        factors[k] = _invert_triangular(np.linalg.cholesky(block))
+        factors[k] = _invert_triangular(_cholesky(block))
 
     with ThreadPoolExecutor(os.cpu_count()) as executor:
         for _ in executor.map(factor, range(classes)):
@@ -238,6 +241,20 @@ def _block(
     ridge += 1e-6 * float(np.trace(block)) / size + 1e-12  # float32 needs some, where l2 is small or 0
     block[np.diag_indices(size + 1)] += ridge.astype(x.dtype)
     return block
+
+
+def _cholesky(block: Floats) -> Floats:
+    """Return the Cholesky factor of a block, with as much ridge as float32 needs to find one."""
+    mean = float(np.trace(block)) / len(block)
+    for power in range(-6, 2):
+        try:
+            factor: Floats = np.linalg.cholesky(block)
+        except np.linalg.LinAlgError:
+            block[np.diag_indices(len(block))] += 10.0**power * mean
+        else:
+            return factor
+    identity: Floats = np.eye(len(block), dtype=block.dtype)
+    return identity
 
 
 def _invert_triangular(lower: Floats) -> Floats:
