@@ -14,7 +14,7 @@ import click
 from softmax_cli import __version__
 from softmax_cli.commands.terminal import escape_lines
 from softmax_cli.commands.threads import use_threads
-from softmax_cli.errors import ConfigError, OutputError, SoftmaxError
+from softmax_cli.errors import ConfigError, OutputError, SoftmaxError, reason
 
 COMMANDS = {
     "download": "Download mnist or fashion-mnist into the cache and check it.",
@@ -78,7 +78,7 @@ class LazyGroup(click.Group):
         except OSError as error:
             if error.filename or error.errno == errno.EPIPE:  # a bug; a reader that left, which click handles
                 raise
-            _print_error(OutputError(f"cannot write the result: {(error.strerror or str(error)).lower()}"))
+            _print_error(OutputError(f"cannot write the result: {reason(error)}"))
             os.dup2(
                 os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
             )  # what is buffered has no place to go

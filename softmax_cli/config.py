@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from softmax_cli.errors import ConfigError
+from softmax_cli.errors import ConfigError, reason
 
 DEFAULT_CHECKPOINT = Path("model.npz")
 """Where `train` writes and the other commands read, unless told otherwise."""
@@ -70,7 +70,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         overrides = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
+        raise ConfigError(f"cannot read {path}: {reason(error)}") from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     known = [item.name for item in fields(TrainConfig)]

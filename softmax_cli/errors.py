@@ -35,3 +35,8 @@ class DivergenceError(SoftmaxError):
 
 class OutputError(SoftmaxError):
     """A file that cannot be written."""
+
+
+def reason(error: OSError) -> str:
+    """Return what the operating system says was wrong, to go into a message."""
+    return (error.strerror or str(error)).lower()

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from softmax_cli.errors import OutputError, SoftmaxError
+from softmax_cli.errors import OutputError, SoftmaxError, reason
 
 CHUNK = 1 << 16
 """Bytes that are read, inflated and written at a time."""
@@ -36,7 +36,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         os.replace(temporary, target)
         _sync_folder(target.parent)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {_reason(error)}") from error
+        raise OutputError(f"cannot write {path}: {reason(error)}") from error
     finally:
         _remove(temporary)
 
@@ -54,7 +54,7 @@ def check_writable(path: Path) -> None:
     try:
         open(temporary, "wb").close()
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {_reason(error)}") from error
+        raise OutputError(f"cannot write {path}: {reason(error)}") from error
     finally:
         _remove(temporary)
 
@@ -69,7 +69,7 @@ def open_regular(path: Path, error: type[SoftmaxError]) -> BinaryIO:
             raise error(f"{path} is not a regular file")
         return open(path, "rb")
     except OSError as problem:
-        raise error(f"cannot read {path}: {_reason(problem)}") from problem
+        raise error(f"cannot read {path}: {reason(problem)}") from problem
 
 
 def chunks(file: BinaryIO) -> Iterator[bytes]:
@@ -152,7 +152,3 @@ def _sync_folder(folder: Path) -> None:
 def _remove(path: Path) -> None:
     with suppress(OSError):  # in a folder that cannot be written there is nothing to remove, either
         path.unlink(missing_ok=True)
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()

@@ -1,10 +1,11 @@
 """What all tests share: no network, no user's cache, the sample, a trained model, ways to run commands."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,16 @@ def command(work: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False, **options)
 
     return run
+
+
+@pytest.fixture
+def alarm() -> Iterator[None]:
+    """Fail a test that hangs."""
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it hangs"))
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 def assert_fails(result: Any, *parts: str, code: int = 1) -> None:

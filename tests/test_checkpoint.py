@@ -5,14 +5,12 @@ import io
 import json
 import os
 import pickle
-import signal
 import struct
 import subprocess
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,10 +30,10 @@ from softmax_cli.files import check_writable
 from softmax_cli.model import Model
 from softmax_cli.training import Epoch, State, evaluate, fit, start
 from tests.conftest import assert_fails
+from tests.damage import SOAK, mutated, unprivileged
 
 FORMAT_1 = Path(__file__).parent / "data" / "format1.npz"
 ARRAYS = ("weights", "bias", "last_weights", "last_bias", "velocity_weights", "velocity_bias")
-SOAK = bool(os.environ.get("SOFTMAX_SOAK"))
 
 Members = dict[str, NDArray[Any]]
 
@@ -314,18 +312,6 @@ def test_an_output_that_cannot_be_written_is_refused(work: Path, name: str, reas
     assert (names(work), names(work / "folder")) == (before, [])
 
 
-@contextmanager
-def unprivileged() -> Iterator[None]:
-    """Act as a user whom permissions bind; root is above them."""
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
-
-
 @pytest.mark.parametrize("mode", [0o555, 0o000])
 def test_a_folder_that_forbids_writing_is_refused(mode: int) -> None:
     with TemporaryDirectory() as outer:  # pytest's own folders are closed to anyone else
@@ -491,16 +477,6 @@ def test_every_cut_is_refused(saved: Path) -> None:
             load(saved)
 
 
-@pytest.fixture
-def alarm() -> Iterator[None]:
-    """Fail a test that hangs."""
-    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it hangs"))
-    signal.alarm(20)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
-
-
 @pytest.mark.usefixtures("alarm")
 @pytest.mark.parametrize(
     ("name", "reason"),
@@ -529,26 +505,6 @@ def test_what_is_no_checkpoint_is_refused(work: Path, name: str, reason: str) ->
         load(Path(name))
     (work / "closed").chmod(0o755)  # or it could not be removed
     assert str(caught.value) == reason
-
-
-def mutated(generator: np.random.Generator, content: bytes) -> bytes:
-    """Return bytes with one to three changes: set, cut out, put in, repeated, or overwritten."""
-    data = bytearray(content)
-    for _ in range(generator.integers(1, 4)):
-        at, other = (int(place) for place in generator.integers(0, len(data), 2))
-        length = int(generator.integers(1, 9))
-        match generator.integers(5):
-            case 0:
-                data[at] = generator.integers(256)
-            case 1:
-                data[at : at + length] = b""
-            case 2:
-                data[at:at] = generator.bytes(length)
-            case 3:
-                data[at:at] = data[other : other + 8 * length]
-            case _:
-                data[at : at + length] = (b"\0" if generator.integers(2) else b"\xff") * length
-    return bytes(data)
 
 
 def test_a_mutated_checkpoint_is_refused_or_unchanged(saved: Path) -> None:

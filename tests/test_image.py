@@ -3,13 +3,11 @@
 import io
 import math
 import os
-import signal
 import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -42,9 +40,9 @@ from softmax_cli.image import (
 )
 from softmax_cli.model import Model, softmax
 from softmax_cli.training import fit, start
+from tests.damage import SOAK, mutated, unprivileged
 
 SHAPE = (28, 28)
-SOAK = bool(os.environ.get("SOFTMAX_SOAK"))
 
 Gray = NDArray[np.uint8]
 
@@ -727,28 +725,6 @@ def opens(path: Path) -> bool:
     return True
 
 
-@pytest.fixture
-def alarm() -> Iterator[None]:
-    """Fail a test that hangs."""
-    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it hangs"))
-    signal.alarm(20)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
-
-
-@contextmanager
-def unprivileged() -> Iterator[None]:
-    """Act as a user whom permissions bind; root is above them."""
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
-
-
 @pytest.mark.usefixtures("alarm")
 @pytest.mark.parametrize(
     ("name", "reason"),
@@ -795,26 +771,6 @@ def seeds(gray: Gray) -> dict[str, list[bytes]]:
             encode(picture.convert("CMYK"), "JPEG", exif=exif),
         ],
     }
-
-
-def mutated(generator: np.random.Generator, content: bytes) -> bytes:
-    """Return bytes with one to three changes: set, cut out, put in, repeated, or overwritten."""
-    data = bytearray(content)
-    for _ in range(generator.integers(1, 4)):
-        at, other = (int(place) for place in generator.integers(0, len(data), 2))
-        length = int(generator.integers(1, 9))
-        match generator.integers(5):
-            case 0:
-                data[at] = generator.integers(256)
-            case 1:
-                data[at : at + length] = b""
-            case 2:
-                data[at:at] = generator.bytes(length)
-            case 3:
-                data[at:at] = data[other : other + 8 * length]
-            case _:
-                data[at : at + length] = (b"\0" if generator.integers(2) else b"\xff") * length
-    return bytes(data)
 
 
 def with_checksums(content: bytes) -> bytes:

@@ -14,7 +14,7 @@ import click
 from softmax_cli.commands import options
 from softmax_cli.commands.threads import use_threads
 from softmax_cli.config import DEFAULT_CHECKPOINT, TrainConfig, continued, read_toml
-from softmax_cli.errors import ConfigError, OutputError
+from softmax_cli.errors import ConfigError, OutputError, reason
 
 if TYPE_CHECKING:
     from softmax_cli.checkpoint import Checkpoint
@@ -263,7 +263,7 @@ def _write_log(log_file: Path | None, text: str, mode: str) -> None:
         with open(log_file, mode, encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        raise OutputError(f"cannot write {log_file}: {(error.strerror or str(error)).lower()}") from error
+        raise OutputError(f"cannot write {log_file}: {reason(error)}") from error
 
 
 def _keep_other_run(output: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from softmax_cli import __version__
 from softmax_cli.data.catalog import Entry, IdxFile
-from softmax_cli.errors import ConfigError, DownloadError, OutputError
+from softmax_cli.errors import ConfigError, DownloadError, OutputError, reason
 from softmax_cli.files import CHUNK, atomic_write, inflate
 
 if TYPE_CHECKING:
@@ -82,13 +82,13 @@ def fetch(entry: Entry, names: list[str], source: Source) -> None:
         raise DownloadError(_no_mirror(entry, name, folder, failures)) from None
     except (OSError, OutputError) as error:
         size = sum(entry.file(name).size for name in names)
-        reason = error if isinstance(error, OutputError) else (error.strerror or str(error)).lower()
+        cause = error if isinstance(error, OutputError) else reason(error)
         raise OutputError(
-            f"cannot keep {entry.title} in {folder}: {reason}; it needs {size:,} bytes there, "
+            f"cannot keep {entry.title} in {folder}: {cause}; it needs {size:,} bytes there, "
             "and --data-dir or SOFTMAX_CACHE_DIR names another place"
         ) from error
-    for mirror, reason in failures.items():
-        log.warning("the mirror %s was passed over: %s", _shown(mirror), reason)
+    for mirror, fault in failures.items():
+        log.warning("the mirror %s was passed over: %s", _shown(mirror), fault)
 
 
 def _fetch_file(
