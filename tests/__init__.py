@@ -2,4 +2,4 @@
 
 from softmax_cli.commands.threads import use_threads
 
-use_threads(1)
+use_threads(None)

@@ -14,10 +14,11 @@ from click.testing import CliRunner, Result
 
 from softmax_cli.checkpoint import Checkpoint, save
 from softmax_cli.cli import main
-from softmax_cli.commands.threads import VARIABLES
+from softmax_cli.commands.threads import BLAS_VARIABLES
 from softmax_cli.config import TrainConfig
 from softmax_cli.data.dataset import Dataset, hold_out, load
 from softmax_cli.data.download import Source
+from softmax_cli.parallel import VARIABLE
 from softmax_cli.training import fit, start
 
 HERE = Path(__file__).parent
@@ -55,8 +56,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     for name in ("SOFTMAX_CHECKPOINT", "SOFTMAX_DEBUG", "NO_COLOR", "http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    for name in VARIABLES:  # commands set them
+    for name in BLAS_VARIABLES:
         monkeypatch.setenv(name, "1")
+    monkeypatch.setenv(VARIABLE, "2")  # commands set it
     return folder
 
 

@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     ["softmax_cli", "errors"],
     ["config"],
-    ["files"],
+    ["files", "parallel"],
     ["data.idx", "data.catalog", "image"],
     ["data.download"],
     ["data.dataset"],

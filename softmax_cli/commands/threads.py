@@ -1,8 +1,10 @@
-"""How many threads the matrix products use: to be said before numpy is first imported."""
+"""How many threads are used: to be said before numpy is first imported."""
 
 import os
 
-VARIABLES = (
+from softmax_cli.parallel import VARIABLE
+
+BLAS_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -12,10 +14,13 @@ VARIABLES = (
 
 
 def use_threads(count: int | None) -> None:
-    """Give the matrix products `count` threads, or, with None, one unless the environment says otherwise.
+    """Let the package use `count` cores (None: all), and each matrix product one, unless told otherwise.
 
-    One is the default because the products of softmax regression are small: a second thread gains them
-    next to nothing, and where another program wants that core, each product waits for it.
+    The products of softmax regression are small: a second thread gains them next to nothing, and where
+    another program wants that core, each product waits for it. What is worth sharing out is shared out
+    by `softmax_cli.parallel`, several products at a time.
     """
-    for name in VARIABLES:
-        os.environ[name] = str(count) if count else os.environ.get(name, "1")
+    for name in BLAS_VARIABLES:
+        os.environ.setdefault(name, "1")
+    if count:
+        os.environ[VARIABLE] = str(count)

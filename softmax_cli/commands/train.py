@@ -56,7 +56,7 @@ log = logging.getLogger(__name__)
     "--threads",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Threads for the matrix products.  [default: 1]",
+    help="Cores to use at most; the result is the same.  [default: all]",
 )
 @options.mirror
 @options.data
@@ -77,8 +77,8 @@ def command(
 ) -> None:
     """Train a softmax regression and save it after every epoch.
 
-    Stop it with Ctrl-C and go on with --resume. With the solver sgd and the same --threads, the result is
-    the same, bit for bit; newton comes to the same optimum.
+    Stop it with Ctrl-C and go on with --resume. With the solver sgd the result is the same, bit for bit;
+    newton comes to the same optimum.
 
     \b
     Example:

@@ -17,7 +17,6 @@ algorithm 7.4 for the two loops of L-BFGS and 3.1 for the back-track.
 """
 
 import math
-import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 from softmax_cli.errors import ConfigError, DivergenceError
 from softmax_cli.features import scaled
 from softmax_cli.model import Floats, Model, evidence, loss_and_gradient, penalty, softmax
+from softmax_cli.parallel import cores, for_each
 from softmax_cli.solvers import sgd
 from softmax_cli.solvers.problem import Problem, Step
 
@@ -51,8 +51,11 @@ BLOCK = 1024
 TOLERANCE = 1e-5
 """Estimated distance from the optimum, relative to the loss, at which the run has converged."""
 
-MEMORY_LIMIT = 2**30
-"""Bytes that the blocks may take."""
+MEMORY_LIMIT = 2**31
+"""Bytes that the factors may take, together with the copies that making them needs."""
+
+COPIES = 4
+"""Matrices as large as a block that making one factor needs at a time: block, triangle, inverse, products."""
 
 
 class Point(NamedTuple):
@@ -120,8 +123,8 @@ def has_converged(distance: float | None) -> bool:
 
 
 def check_memory(features: int, classes: int) -> None:
-    """Raise `ConfigError` where the blocks, K·(D + 1)²·4 bytes, would not fit in `MEMORY_LIMIT`."""
-    needed = classes * (features + 1) ** 2 * 4
+    """Raise `ConfigError` where K factors and `COPIES`, of (D + 1)²·4 bytes each, exceed `MEMORY_LIMIT`."""
+    needed = (classes + COPIES) * (features + 1) ** 2 * 4
     if needed > MEMORY_LIMIT:
         raise ConfigError(
             f"solver newton would need {needed / 2**20:,.0f} MiB for the curvature of {classes} classes and "
@@ -186,10 +189,8 @@ def _warm_up(problem: Problem, model: Model, start: Point) -> Point:
 def _inverse_factors(problem: Problem, parameters: Floats, iteration: int) -> Floats:
     """Return L_k⁻¹ for the Cholesky factor of each class's block of the Hessian, shape (K, D + 1, D + 1).
 
-    The classes share out the cores: unlike the products of a batch, this is work for more than one.
+    The classes share out the cores, as many as there is memory for.
     """
-    from concurrent.futures import ThreadPoolExecutor
-
     pool = problem.indices[:: -(-len(problem.indices) // POOL)]
     curvature = _curvature(problem, parameters, pool)
     size, classes = parameters.shape
@@ -200,9 +201,8 @@ def _inverse_factors(problem: Problem, parameters: Floats, iteration: int) -> Fl
         block = _block(problem, pool, curvature[:, k], generator)
         factors[k] = _invert_triangular(_cholesky(block))
 
-    with ThreadPoolExecutor(os.cpu_count()) as executor:
-        for _ in executor.map(factor, range(classes)):
-            pass
+    room = (MEMORY_LIMIT // factors[0].nbytes - classes) // COPIES
+    for_each(factor, range(classes), min(cores(), max(1, room)))
     if problem.on_batch():
         raise _Stopped
     return factors
