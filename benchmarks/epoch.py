@@ -34,7 +34,7 @@ def main(cache: Path, epochs: int) -> None:
     config = TrainConfig(epochs=epochs + 1, validation_size=0.0)
     split = hold_out(data.labels, config.validation_size, config.seed)
     images = data.images.reshape(len(data), -1).astype(np.float32)
-    training = fit(config, data, split, start(images.shape[1], len(data.class_names)))
+    training = fit(config, data, split, start(config, data))
     seconds: dict[str, list[float]] = {"epoch": [], "floor": []}
     for _ in range(epochs + 1):
         begin = time.perf_counter()

@@ -7,7 +7,7 @@ The library is complete without the command line:
     config = TrainConfig()
     data = load("auto", "train", Source(cache_folder()))
     split = hold_out(data.labels, config.validation_size, config.seed)
-    for state in fit(config, data, split, start(784, 10)):
+    for state in fit(config, data, split, start(config, data)):
         print(state.epoch, state.history[-1].validation_accuracy)
 """
 

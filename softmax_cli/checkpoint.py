@@ -1,9 +1,10 @@
 """Checkpoints: one uncompressed .npz that holds a model, what it was trained on, and how to go on.
 
-Format 1. Members `weights` float32 (D, K) and `bias` float32 (K,), the model to use, on pixels in
-[0, 1]; `last_weights`, `last_bias`, `velocity_weights`, `velocity_bias` of the same shapes, from which
-training goes on; `meta`, UTF-8 JSON in a uint8 array. Nothing is ever unpickled, and nothing larger
-than the shapes in `meta` allow is ever read.
+Format 1. Members `weights` float32 (D, K) and `bias` float32 (K,), the model to use, on features of
+pixels in [0, 1]; `last_weights`, `last_bias`, `velocity_weights`, `velocity_bias` of the same shapes, from
+which training goes on; for Fourier features `feature_projection` float32 (pixels, D) and `feature_phase`
+float32 (D,); `meta`, UTF-8 JSON in a uint8 array. Nothing is ever unpickled, and nothing larger than the
+shapes in `meta` allow is ever read.
 """
 
 import json
@@ -23,6 +24,7 @@ from softmax_cli import __version__
 from softmax_cli.config import TrainConfig
 from softmax_cli.data.dataset import Dataset
 from softmax_cli.errors import CheckpointError, ConfigError
+from softmax_cli.features import FeatureMap, fourier, pixels
 from softmax_cli.files import atomic_write, open_regular
 from softmax_cli.model import Model
 from softmax_cli.training import Epoch, State
@@ -37,7 +39,7 @@ DIRECTORY_LIMIT = 1 << 16
 _MODELS = {"model": ("weights", "bias"), "last": ("last_weights", "last_bias")}
 _MODELS["velocity"] = ("velocity_weights", "velocity_bias")
 _ARRAYS = tuple(name for pair in _MODELS.values() for name in pair)
-_MEMBERS = (*_ARRAYS, "meta")
+_FEATURES = ("feature_projection", "feature_phase")
 
 
 @dataclass(frozen=True)
@@ -84,12 +86,15 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     Raises `OutputError` where it cannot be written; the old file is then still there.
     """
     meta = json.dumps(describe(checkpoint), allow_nan=False).encode()
-    arrays: dict[str, NDArray[Any]] = {"meta": np.frombuffer(meta, np.uint8)}
+    arrays: dict[str, NDArray[Any]] = {}
     for field, names in _MODELS.items():
         arrays |= zip(names, getattr(checkpoint.state, field), strict=True)
+    features = checkpoint.state.features
+    if features.projection is not None and features.phase is not None:
+        arrays |= zip(_FEATURES, (features.projection, features.phase), strict=True)
+    arrays["meta"] = np.frombuffer(meta, np.uint8)
     with atomic_write(path) as file:
-        members = {name: arrays[name] for name in _MEMBERS}
-        np.savez(file, **members)  # type: ignore[arg-type]  # mypy takes them for allow_pickle
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # mypy takes them for allow_pickle
 
 
 def load(path: Path) -> Checkpoint:
@@ -123,16 +128,37 @@ _BROKEN = (
 def _read(archive: zipfile.ZipFile, file_size: int) -> Checkpoint:
     members = _check_members(archive, file_size)
     meta = _read_meta(archive, members["meta"])
-    rows, columns = meta["image_shape"]
+    features = _read_features(archive, members, meta)
     classes = len(meta["class_names"])
     models = {
         field: Model(
-            _read_weights(archive, members[weights], (rows * columns, classes)),
+            _read_weights(archive, members[weights], (features.dimension, classes)),
             _read_weights(archive, members[bias], (classes,)),
         )
         for field, (weights, bias) in _MODELS.items()
     }
-    return _from_meta(meta, models)
+    return _from_meta(meta, features, models)
+
+
+def _read_features(
+    archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], meta: dict[str, Any]
+) -> FeatureMap:
+    """Return the features that `meta` names, with the arrays that belong to them."""
+    kind, image_shape = meta["features"]["kind"], tuple(meta["image_shape"])
+    has_arrays = _FEATURES[0] in members
+    if kind not in ("pixels", "deskew", "fourier") or has_arrays != (kind == "fourier"):
+        raise CheckpointError(
+            f"its features are {kind!r} with {len(members)} members, expected 'pixels' or 'deskew' with "
+            f"{len(_ARRAYS) + 1}, or 'fourier' with {len(_ARRAYS) + 3}"
+        )
+    if not has_arrays:
+        return pixels(image_shape, kind == "deskew")
+    dimension = _whole(meta["features"]["dimension"])
+    projection, phase = _FEATURES
+    return fourier(
+        _read_weights(archive, members[projection], (math.prod(image_shape), dimension)),
+        _read_weights(archive, members[phase], (dimension,)),
+    )
 
 
 def _check_directory(file: BinaryIO) -> None:
@@ -150,8 +176,9 @@ def _check_directory(file: BinaryIO) -> None:
 def _check_members(archive: zipfile.ZipFile, file_size: int) -> dict[str, zipfile.ZipInfo]:
     """Return the members by name; they must be exactly those of the format, stored as they are."""
     infos = archive.infolist()
-    found = sorted(info.filename for info in infos[: 2 * len(_MEMBERS)])
-    expected = sorted(f"{name}.npy" for name in _MEMBERS)
+    found = sorted(info.filename for info in infos[:20])  # a few more than there may be
+    features = _FEATURES if any(name.startswith("feature_") for name in found) else ()
+    expected = sorted(f"{name}.npy" for name in (*_ARRAYS, *features, "meta"))
     if found != expected:
         differences = {
             "missing": sorted(set(expected) - set(found)),
@@ -161,7 +188,8 @@ def _check_members(archive: zipfile.ZipFile, file_size: int) -> dict[str, zipfil
         what = "; ".join(
             f"{word}: {', '.join(map(repr, names))}" for word, names in differences.items() if names
         )
-        raise CheckpointError(f"its members are not {', '.join(_MEMBERS)} ({what})")
+        names = ", ".join(name.removesuffix(".npy") for name in expected)
+        raise CheckpointError(f"its members are not {names} ({what})")
     for info in infos:
         if info.flag_bits & 1:
             raise CheckpointError(f"member {info.filename} is encrypted, expected stored as it is")
@@ -200,8 +228,6 @@ def _read_meta(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> dict[str, Any
         raise CheckpointError("its class names are not a list of two texts or more")
     if len(set(names)) < len(names):
         raise CheckpointError("two of its classes have the same name")
-    if meta["features"] != {"kind": "pixels"}:
-        raise CheckpointError(f"its features are {meta['features']!r}, expected {{'kind': 'pixels'}}")
     return dict(meta)
 
 
@@ -251,14 +277,16 @@ def _finite(number: str) -> float:
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return all that a checkpoint says of itself, as plain values: the content of `meta`."""
     state = checkpoint.state
+    features = state.features
     return {
         "format": FORMAT,
         "dataset": {"name": checkpoint.dataset, "digest": checkpoint.digest},
         "image_shape": checkpoint.image_shape,
         "class_names": checkpoint.class_names,
         "preparation": checkpoint.preparation,
-        "features": {"kind": "pixels"},
-        "temperature": 1.0,
+        "features": {"kind": features.kind}
+        | ({"dimension": features.dimension} if features.kind == "fourier" else {}),
+        "temperature": state.temperature,
         "config": asdict(checkpoint.config),
         "epoch": state.epoch,
         "best_epoch": state.best_epoch,
@@ -269,8 +297,19 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def _from_meta(meta: dict[str, Any], models: dict[str, Model]) -> Checkpoint:
+def _from_meta(meta: dict[str, Any], features: FeatureMap, models: dict[str, Model]) -> Checkpoint:
+    config = TrainConfig(**meta["config"])
+    if (config.features, config.fourier_dimension or features.dimension) != (
+        features.kind,
+        features.dimension,
+    ):
+        raise ValueError("its features are not those of its config")
+    temperature = meta["temperature"]
+    if type(temperature) not in (int, float) or not temperature > 0:
+        raise ValueError(f"its temperature is {temperature!r}, expected a number above 0")
     state = State(
+        features=features,
+        temperature=float(temperature),
         epoch=_whole(meta["epoch"]),
         best_epoch=_whole(meta["best_epoch"]),
         stale=_whole(meta["stale"]),
@@ -284,7 +323,7 @@ def _from_meta(meta: dict[str, Any], models: dict[str, Model]) -> Checkpoint:
         raise ValueError(f"its pictures are prepared as {preparation!r}, expected 'digit' or 'plain'")
     return Checkpoint(
         state=state,
-        config=TrainConfig(**meta["config"]),
+        config=config,
         dataset=_text(meta["dataset"]["name"]),
         digest=_text(meta["dataset"]["digest"]),
         image_shape=(meta["image_shape"][0], meta["image_shape"][1]),

@@ -12,6 +12,10 @@ DEFAULT_CHECKPOINT = Path("model.npz")
 """Where `train` writes and the other commands read, unless told otherwise."""
 
 
+FOURIER_DEFAULTS = {"fourier_dimension": 4000, "fourier_bandwidth": 3.5, "fourier_smoothing": 1.0}
+"""What is asked of Fourier features, where nothing else is; other features have no use for it."""
+
+
 def _option(default: Any, help: str, **metadata: Any) -> Any:
     return field(default=default, metadata={"help": help, **metadata})
 
@@ -25,6 +29,28 @@ class TrainConfig:
 
     dataset: str = _option("auto", "auto, mnist, fashion-mnist, sample, or a folder with four IDX files.")
     solver: str = _option("sgd", "Gradient descent, or to the very optimum.", choices=("sgd", "newton"))
+    features: str = _option(
+        "pixels",
+        "What is weighed: pixels, deskewed pixels, or random Fourier features of these.",
+        choices=("pixels", "deskew", "fourier"),
+    )
+    fourier_dimension: int = _option(
+        None, "How many Fourier features.", minimum=1, maximum=100_000, shown="4000"
+    )
+    fourier_bandwidth: float = _option(
+        None,
+        "Distance between images, pixels in [0, 1], at which they count as different.",
+        minimum=0,
+        exclusive=True,
+        shown="3.5",
+    )
+    fourier_smoothing: float = _option(
+        None,
+        "Pixels by which images are smoothed before their distance is taken; 0 for not at all.",
+        minimum=0,
+        maximum=100,
+        shown="1.0",
+    )
     epochs: int = _option(
         None,
         "Passes over the images; with newton, iterations at most.",
@@ -38,19 +64,35 @@ class TrainConfig:
     )
     momentum: float = _option(0.9, "Share of the last step that is kept, in [0, 1).", minimum=0, below=1)
     schedule: str = _option("cosine", "How the learning rate goes on.", choices=("cosine", "constant"))
-    l2: float = _option(1e-4, "Weight decay: l2/2 times the squared weights joins the loss.", minimum=0)
+    l2: float = _option(
+        None,
+        "Weight decay: l2/2 times the squared weights joins the loss.",
+        minimum=0,
+        shown="1e-4, fourier 1e-6",
+    )
     validation_size: float = _option(
         0.1, "Share of the training images held out, in [0, 1).", minimum=0, below=1
     )
     patience: int = _option(0, "Stop after this many epochs without a new best (0: never).", minimum=0)
-    seed: int = _option(0, "Decides the split and the order of the images.", minimum=0)
+    calibrate: bool = _option(
+        False, "Fit a temperature to the images held out, so that probabilities mean what they say."
+    )
+    seed: int = _option(0, "Decides the split, the order of the images, the Fourier features.", minimum=0)
 
     def __post_init__(self) -> None:
-        if self.epochs is None:
-            object.__setattr__(self, "epochs", 100 if self.solver == "newton" else 10)
+        is_fourier = self.features == "fourier"
+        for key, default in FOURIER_DEFAULTS.items():
+            if is_fourier:
+                self._fill_in(key, default)
+            elif getattr(self, key) is not None:
+                raise ConfigError(f"{option_name(key)} is for features fourier, not {self.features}")
+        self._fill_in("epochs", 100 if self.solver == "newton" else 10)
+        self._fill_in("l2", 1e-6 if is_fourier else 1e-4)
         for item in fields(self):
-            value = _checked(item.name, getattr(self, item.name), item.type, item.metadata)
-            object.__setattr__(self, item.name, value)
+            value = getattr(self, item.name)
+            if value is not None or item.default is not None:
+                value = _checked(item.name, value, item.type, item.metadata)
+                object.__setattr__(self, item.name, value)
         if self.patience and self.solver == "newton":
             raise ConfigError("patience is for solver sgd; newton stops by itself, at the optimum")
         if self.patience and not self.validation_size:
@@ -58,6 +100,13 @@ class TrainConfig:
                 f"patience {self.patience} needs a validation split to watch: "
                 "give a validation-size above 0, or patience 0"
             )
+        if self.calibrate and not self.validation_size:
+            raise ConfigError("calibrate needs images held out to fit to: give a validation-size above 0")
+
+    def _fill_in(self, name: str, default: Any) -> None:
+        """Set a field whose default depends on others, where nothing was given."""
+        if getattr(self, name) is None:
+            object.__setattr__(self, name, default)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -86,18 +135,17 @@ def continued(saved: TrainConfig, given: dict[str, Any]) -> TrainConfig:
     Only patience may change, and the number of epochs where the learning rate does not depend on it: with
     a constant schedule, or newton. Raises `ConfigError` naming both values for anything else that differs.
     """
-    config = replace(saved, **given)
     free = {"patience"}
     if saved.schedule == "constant" or saved.solver == "newton":
         free.add("epochs")
-    for key in given:
-        before, now = getattr(saved, key), getattr(config, key)
+    for key, now in given.items():
+        before = getattr(saved, key)
         if before != now and key not in free:
             raise ConfigError(
                 f"the run to resume has {option_name(key)} {before}, but {now} was given; "
                 "leave it out, or start a new run without --resume"
             )
-    return config
+    return replace(saved, **given)
 
 
 def option_name(key: str) -> str:
@@ -121,7 +169,7 @@ def _checked(key: str, value: Any, kind: Any, rules: Any) -> Any:
         except OverflowError as error:
             raise ConfigError(f"{name} must be finite, not a number of {value.bit_length()} bits") from error
     if type(value) is not kind:
-        word = {int: "a whole number", float: "a number", str: "text"}[kind]
+        word = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}[kind]
         raise ConfigError(f"{name} must be {word}, not {value!r}")
     if kind is float and not math.isfinite(value):
         raise ConfigError(f"{name} must be finite, not {value!r}")

@@ -13,6 +13,9 @@ from softmax_cli.model import Floats, Labels, log_softmax
 BINS = 15
 """Equal-width bins of the top probability, for the calibration error."""
 
+NORMAL_QUANTILE = 1.959963984540054
+"""The 97.5 % quantile of the normal distribution: 95 % of it lie this many deviations round its mean."""
+
 
 class ClassScore(NamedTuple):
     """Precision, recall and F1 of one class, in [0, 1] (0 where undefined), and its number of images."""
@@ -21,6 +24,16 @@ class ClassScore(NamedTuple):
     recall: float
     f1: float
     images: int
+
+
+class Bin(NamedTuple):
+    """The images whose top probability is from `low` to `high`: how many, its mean, and the share right."""
+
+    low: float
+    high: float
+    images: int
+    confidence: float
+    accuracy: float
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,14 @@ class Scores:
         """Expected calibration error: Σ over bins of |right − confidence| / n (Guo et al. 2017)."""
         _, confidence, right = self.calibration.T
         return float(np.abs(right - confidence).sum()) / self.images
+
+    def reliability(self) -> list[Bin]:
+        """Return the bins of the top probability that hold images, from the least sure to the surest."""
+        return [
+            Bin(index / BINS, (index + 1) / BINS, int(images), confidence / images, right / images)
+            for index, (images, confidence, right) in enumerate(self.calibration.tolist())
+            if images
+        ]
 
     @property
     def accuracy_interval(self) -> tuple[float, float]:
@@ -121,7 +142,7 @@ def total(parts: Iterable[Scores]) -> Scores:
 
 def wilson_interval(rate: float, n: int) -> tuple[float, float]:
     """Return the 95 % score interval of a rate seen in n trials (Wilson 1927)."""
-    z = 1.959963984540054  # the 97.5 % quantile of the normal distribution
+    z = NORMAL_QUANTILE
     centre = rate + z * z / (2 * n)
     half = z * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
     return max(0.0, (centre - half) / (1 + z * z / n)), min(1.0, (centre + half) / (1 + z * z / n))

@@ -85,7 +85,7 @@ def sample_test() -> Dataset:
 def trained(sample: Dataset) -> Checkpoint:
     """Return a model of the sample, three epochs old."""
     config = TrainConfig(dataset="sample", epochs=3)
-    begun = start(784, 10)
+    begun = start(config, sample)
     checkpoint = Checkpoint.begin(config, sample, begun)
     for state in fit(config, sample, hold_out(sample.labels, 0.1, 0), begun):
         checkpoint = checkpoint.advance(state, 0.1)

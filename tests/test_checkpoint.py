@@ -11,7 +11,7 @@ import sys
 import warnings
 import zipfile
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,14 +25,17 @@ from numpy.typing import NDArray
 from softmax_cli.checkpoint import Checkpoint, describe, load, save
 from softmax_cli.config import TrainConfig
 from softmax_cli.data.dataset import Dataset, hold_out
+from softmax_cli.deskew import deskew
 from softmax_cli.errors import CheckpointError, OutputError
+from softmax_cli.features import evidence_of, fourier, pixels, prepare
 from softmax_cli.files import check_writable
 from softmax_cli.model import Model
-from softmax_cli.training import Epoch, State, evaluate, fit, start
+from softmax_cli.training import Epoch, State, evaluate, fit, judge, start
 from tests.conftest import assert_fails
 from tests.damage import SOAK, mutated, unprivileged
 
 FORMAT_1 = Path(__file__).parent / "data" / "format1.npz"
+FOURIER_1 = Path(__file__).parent / "data" / "format1-fourier.npz"
 ARRAYS = ("weights", "bias", "last_weights", "last_bias", "velocity_weights", "velocity_bias")
 
 Members = dict[str, NDArray[Any]]
@@ -51,6 +54,8 @@ def small(seed: int = 0, classes: tuple[str, ...] = ("a", "b", "c")) -> Checkpoi
     model, last, velocity = (random_model(generator, 12, len(classes)) for _ in range(3))
     losses = generator.random((2, 4)).tolist()
     state = State(
+        features=pixels((4, 3)),
+        temperature=1.0,
         epoch=2,
         model=model,
         last=last,
@@ -192,14 +197,14 @@ def test_four_lines_of_numpy_are_as_accurate(
     x = sample_test.images.reshape(-1, 784) / np.float32(255)
     predicted = (x @ file["weights"] + file["bias"]).argmax(axis=1)
     accuracy = (predicted == sample_test.labels).mean()
-    assert accuracy == evaluate(trained.state.model, sample_test, np.arange(1000)).accuracy
+    assert accuracy == evaluate(trained.state, sample_test, np.arange(1000)).accuracy
     assert accuracy > 0.85
 
 
 def test_two_equal_runs_save_the_same_but_for_run(
     sample: Dataset, model_file: Path, tmp_path: Path, trained: Checkpoint
 ) -> None:
-    begin, split = start(784, 10), hold_out(sample.labels, 0.1, 0)
+    begin, split = start(trained.config, sample), hold_out(sample.labels, 0.1, 0)
     again = Checkpoint.begin(trained.config, sample, begin)
     for state in fit(trained.config, sample, split, begin):
         again = again.advance(state, 123.0)
@@ -239,6 +244,129 @@ def test_a_checkpoint_of_format_1_loads_for_ever() -> None:
     assert (loaded.image_shape, loaded.preparation) == ((4, 3), "plain")
     assert loaded.class_names == ("één", "<script>", "three")
     assert loaded.run == {"seconds": 0.5, "versions": {"softmax_cli": "0.1.0"}}
+
+
+# Features
+
+
+def small_fourier() -> Checkpoint:
+    """Return `small` with 12 Fourier features of its 12 pixels."""
+    generator = np.random.default_rng(8)
+    projection, phase = (generator.normal(size=shape).astype(np.float32) for shape in ((12, 12), 12))
+    checkpoint = small()
+    config = replace(checkpoint.config, features="fourier", fourier_dimension=12, l2=None)
+    state = replace(checkpoint.state, features=fourier(projection, phase), temperature=1.25)
+    return replace(checkpoint, config=config, state=state)
+
+
+@pytest.fixture
+def saved_fourier(tmp_path: Path) -> Path:
+    """Return the path of a small checkpoint with Fourier features."""
+    path = tmp_path / "saved.npz"
+    save(path, small_fourier())
+    return path
+
+
+def test_features_and_temperature_are_loaded_bit_for_bit(saved_fourier: Path) -> None:
+    expected, loaded = small_fourier(), load(saved_fourier)
+    assert bits(loaded) == bits(expected)
+    assert loaded.state.features.projection.tobytes() == expected.state.features.projection.tobytes()
+    assert loaded.state.features.phase.tobytes() == expected.state.features.phase.tobytes()
+    assert loaded.state.features[:4] == expected.state.features[:4]
+    assert loaded.state.temperature == 1.25
+    assert (loaded.config, describe(loaded)) == (expected.config, describe(expected))
+    assert meta(saved_fourier)["features"] == {"kind": "fourier", "dimension": 12}
+
+
+@pytest.mark.parametrize("kind", ["pixels", "deskew", "fourier"])
+def test_a_checkpoint_predicts_the_same_bit_for_bit_after_a_round_trip(
+    sample: Dataset, sample_test: Dataset, tmp_path: Path, kind: str
+) -> None:
+    config = TrainConfig(dataset="sample", features=kind, epochs=1, calibrate=True)
+    begin = start(config, sample)
+    *_, state = fit(config, sample, hold_out(sample.labels, 0.1, 0), begin)
+    save(tmp_path / "m.npz", Checkpoint.begin(config, sample, state))
+    loaded = load(tmp_path / "m.npz").state
+    pairs = (judge(one.model, one.features, sample_test, np.arange(1000)) for one in (state, loaded))
+    for (before, _), (after, _) in zip(*pairs, strict=True):
+        assert before.tobytes() == after.tobytes()
+
+
+def test_an_outsider_can_use_fourier_features(sample: Dataset, sample_test: Dataset, tmp_path: Path) -> None:
+    """Five lines of numpy on the members of the file, and deskewed images, are as accurate."""
+    config = TrainConfig(dataset="sample", features="fourier", fourier_dimension=300, epochs=2)
+    *_, state = fit(config, sample, hold_out(sample.labels, 0.1, 0), start(config, sample))
+    save(tmp_path / "m.npz", Checkpoint.begin(config, sample, state))
+    file = members(tmp_path / "m.npz")
+    x = deskew(sample_test.images).reshape(-1, 784) / np.float32(255)
+    phi = np.sqrt(2 / 300) * np.cos(x @ file["feature_projection"] + file["feature_phase"])
+    predicted = (phi @ file["weights"] + file["bias"]).argmax(axis=1)
+    accuracy = (predicted == sample_test.labels).mean()
+    assert accuracy == pytest.approx(evaluate(state, sample_test, np.arange(1000)).accuracy, abs=0.0011)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda a: without(a, "feature_phase"), "missing: 'feature_phase.npy'"),
+        (lambda a: without(a, "feature_projection"), "missing: 'feature_projection.npy'"),
+        (
+            lambda a: without(without(a, "feature_projection"), "feature_phase"),
+            "its features are 'fourier' with 7 members",
+        ),
+        (lambda a: a | {"feature_more": a["bias"]}, "foreign: 'feature_more.npy'"),
+        (
+            lambda a: with_meta(a, features={"kind": "pixels"}),
+            "its features are 'pixels' with 9 members",
+        ),
+        (lambda a: with_meta(a, features={"kind": "fourier"}), "meta lacks 'dimension'"),
+        (
+            lambda a: with_meta(a, features={"kind": "fourier", "dimension": 12.0}),
+            "12.0 is not a whole number",
+        ),
+        (
+            lambda a: with_meta(a, features={"kind": "fourier", "dimension": 10**12}),
+            "feature_projection.npy is <f4 of shape (12, 12), expected <f4 of shape (12, 1000000000000)",
+        ),
+        (
+            lambda a: a | {"feature_phase": a["feature_phase"][:5]},
+            "feature_phase.npy is <f4 of shape (5,), expected <f4 of shape (12,)",
+        ),
+        (
+            lambda a: a | {"feature_projection": a["feature_projection"] * np.float32("nan")},
+            "feature_projection.npy holds a value that is not finite",
+        ),
+        (
+            lambda a: with_meta(a, config=asdict(small().config)),
+            "its features are not those of its config",
+        ),
+        (lambda a: with_meta(a, temperature=0), "its temperature is 0, expected a number above 0"),
+        (lambda a: with_meta(a, temperature="1"), "its temperature is '1', expected a number above 0"),
+        (lambda a: with_meta(a, temperature=True), "its temperature is True, expected a number above 0"),
+    ],
+)
+def test_features_that_are_not_as_they_should_be_are_named(
+    saved_fourier: Path, change: Callable[[Members], Members], reason: str
+) -> None:
+    write(saved_fourier, change(members(saved_fourier)))
+    with pytest.raises(CheckpointError) as caught:
+        load(saved_fourier)
+    assert reason in str(caught.value)
+
+
+def test_a_checkpoint_with_fourier_features_loads_for_ever() -> None:
+    """The file in tests/data holds the projection, so that no later numpy has to draw it again."""
+    loaded = load(FOURIER_1)
+    projection = (np.arange(60, dtype=np.float32).reshape(12, 5) - 30) / 32
+    phase = np.arange(5, dtype=np.float32) / 4
+    np.testing.assert_array_equal(loaded.state.features.projection, projection, strict=True)
+    np.testing.assert_array_equal(loaded.state.features.phase, phase, strict=True)
+    assert (loaded.state.features.kind, loaded.state.features.dimension) == ("fourier", 5)
+    assert loaded.state.temperature == 1.5
+    np.testing.assert_array_equal(loaded.state.model.weights, np.arange(15).reshape(5, 3) / 8)
+    image = (np.arange(12, dtype=np.uint8) * 20).reshape(1, 4, 3)
+    z = evidence_of(loaded.state.model, loaded.state.features, prepare(loaded.state.features, image))
+    np.testing.assert_allclose(z, [[-2.18572807, -1.23936156, -0.29299505]], rtol=1e-5)
 
 
 # How it is written
@@ -677,7 +805,7 @@ def test_meta_that_makes_no_sense_is_refused(saved: Path, changes: dict[str, obj
         load(saved)
 
 
-@pytest.mark.parametrize("key", sorted(describe(small()).keys() - {"temperature", "scores"}))
+@pytest.mark.parametrize("key", sorted(describe(small()).keys() - {"scores"}))
 def test_meta_that_lacks_something_is_refused(saved: Path, key: str) -> None:
     arrays = members(saved)
     content = json.loads(arrays["meta"].tobytes())

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from softmax_cli.config import TrainConfig, continued, option_name, read_toml
+from softmax_cli.config import FOURIER_DEFAULTS, TrainConfig, continued, option_name, read_toml
 from softmax_cli.errors import ConfigError
 
 
@@ -45,6 +45,9 @@ from softmax_cli.errors import ConfigError
         ("schedule", "linear", "schedule must be cosine or constant, not 'linear'"),
         ("schedule", 1, "schedule must be text, not 1"),
         ("dataset", ["mnist"], "dataset must be text, not ['mnist']"),
+        ("features", "edges", "features must be pixels or deskew or fourier, not 'edges'"),
+        ("features", None, "features must be text, not None"),
+        ("calibrate", 1, "calibrate must be true or false, not 1"),
     ],
 )
 def test_a_value_without_meaning_is_refused(key: str, value: Any, message: str) -> None:
@@ -86,6 +89,10 @@ def test_defaults() -> None:
     assert asdict(TrainConfig()) == {
         "dataset": "auto",
         "solver": "sgd",
+        "features": "pixels",
+        "fourier_dimension": None,
+        "fourier_bandwidth": None,
+        "fourier_smoothing": None,
         "epochs": 10,
         "batch_size": 256,
         "learning_rate": 0.5,
@@ -94,8 +101,39 @@ def test_defaults() -> None:
         "l2": 1e-4,
         "validation_size": 0.1,
         "patience": 0,
+        "calibrate": False,
         "seed": 0,
     }
+    fourier = asdict(TrainConfig(features="fourier"))
+    changed = {"features": "fourier", "l2": 1e-6} | FOURIER_DEFAULTS
+    assert fourier == asdict(TrainConfig()) | changed
+
+
+@pytest.mark.parametrize("key", FOURIER_DEFAULTS)
+def test_what_other_features_have_no_use_for_is_refused(key: str) -> None:
+    with pytest.raises(ConfigError, match=f"{option_name(key)} is for features fourier, not deskew"):
+        TrainConfig(features="deskew", **{key: 2})
+    assert getattr(TrainConfig(features="fourier", **{key: 2}), key) == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("dimension", 0, "fourier-dimension must be at least 1 and at most 100,000, not 0"),
+        ("dimension", 100_001, "fourier-dimension must be at least 1 and at most 100,000, not 100001"),
+        ("bandwidth", 0, "fourier-bandwidth must be above 0, not 0.0"),
+        ("bandwidth", math.inf, "fourier-bandwidth must be finite, not inf"),
+        ("smoothing", -1, "fourier-smoothing must be at least 0 and at most 100, not -1.0"),
+    ],
+)
+def test_fourier_features_without_meaning_are_refused(key: str, value: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}$"):
+        TrainConfig(features="fourier", **{f"fourier_{key}": value})
+
+
+def test_calibration_needs_a_validation_split() -> None:
+    with pytest.raises(ConfigError, match="calibrate needs images held out"):
+        TrainConfig(calibrate=True, validation_size=0)
 
 
 def test_a_config_cannot_change() -> None:
@@ -138,7 +176,7 @@ def test_toml_holds_overrides_only(tmp_path: Path, text: str, overrides: dict[st
         (b"[train]\nepochs = 1\n", "unknown key 'train'"),
         (
             b"xyzzy = 1\n",
-            "unknown key 'xyzzy'; the keys are dataset, solver, epochs, batch_size, learning_rate",
+            "unknown key 'xyzzy'; the keys are dataset, solver, features, fourier_dimension",
         ),
         (b"epochs = \n", "is not valid TOML"),
         (b"epochs = 1\nepochs = 2\n", "is not valid TOML"),
@@ -186,6 +224,8 @@ def test_toml_that_cannot_be_read_is_refused(tmp_path: Path, name: str, reason: 
         ({"epochs": 20}, "epochs 10", "20"),
         ({"epochs": 20, "schedule": "constant"}, "10", "20"),
         ({"patience": 3, "seed": 7}, "seed 0", "7"),
+        ({"features": "fourier"}, "features pixels", "fourier"),
+        ({"calibrate": True}, "calibrate False", "True"),
     ],
 )
 def test_a_resumed_run_refuses_another_value(given: dict[str, Any], before: str, now: str) -> None:

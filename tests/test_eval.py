@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import Result
+from click.testing import CliRunner, Result
 
 from softmax_cli.checkpoint import Checkpoint, save
+from softmax_cli.cli import main
 from softmax_cli.data.catalog import SAMPLE
 from softmax_cli.data.dataset import Dataset
 from softmax_cli.data.idx import write_idx
+from softmax_cli.features import evidence_of
+from softmax_cli.model import softmax
 from tests.conftest import assert_fails
 
 Invoke = Callable[..., Result]
@@ -41,7 +44,10 @@ def test_json_agrees_with_four_lines_of_numpy(invoke: Invoke, model_file: Path, 
 
 def test_json_has_the_promised_keys(invoke: Invoke, model_file: Path) -> None:
     found = json.loads(invoke("eval", "--checkpoint", model_file, "--json").stdout)
-    keys = "dataset split images accuracy accuracy_interval loss brier ece reference per_class confusion"
+    keys = (
+        "dataset split images features accuracy accuracy_interval loss brier ece temperature "
+        "before_calibration reference per_class confusion reliability compare"
+    )
     assert list(found) == keys.split()
     assert list(found["per_class"][0]) == ["class", "precision", "recall", "f1", "images"]
     assert (found["dataset"], found["split"], found["images"]) == ("sample", "test", 1000)
@@ -55,12 +61,23 @@ def test_text_names_the_scores_the_band_and_the_worst_confusions(invoke: Invoke,
     text = invoke("eval", "--checkpoint", model_file).stdout
     assert f"accuracy {100 * found['accuracy']:.2f} %  (95 % interval " in text
     assert f"loss {found['loss']:.4f}, Brier score {found['brier']:.4f}" in text
-    assert "raw MNIST sample pixels usually reaches 88 to 91 %: this is as usual" in text
+    assert "raw pixels of MNIST sample usually reaches 88 to 91 %: this is as usual" in text
     assert "most often: " in text
     lines = text.splitlines()
     table = lines[lines.index("confusion (rows: true class, columns: predicted)") + 1 :][:11]
     assert [[int(cell) for cell in line.split()][1:] for line in table[1:]] == found["confusion"]
     assert len({len(line) for line in table}) == 1
+
+
+def test_the_features_are_named_and_have_a_band_of_their_own(invoke: Invoke, work: Path) -> None:
+    for kind, name in (("deskew", "deskewed pixels"), ("fourier", "500 random Fourier features of deskewed")):
+        more = ("--fourier-dimension", 500) if kind == "fourier" else ()
+        invoke("train", "--dataset", "sample", "--features", kind, *more, "--epochs", 4)
+        found = json.loads(invoke("eval", "--json").stdout)
+        assert found["features"].startswith(name)
+        assert found["reference"] == list(SAMPLE.reference[kind])
+        assert f"softmax regression on {name}" in invoke("eval").stdout
+        assert f"features   {name}" in invoke("info").stdout
 
 
 def test_the_splits_of_training_are_drawn_again(
@@ -148,3 +165,128 @@ def test_names_from_a_file_cannot_drive_the_terminal(
         text = invoke(*line, "-c", path).stdout
         assert "\\x1b[31mred\\n" in text
         assert "\x1b" not in text
+
+
+# Calibration and reliability
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Return two models of the sample that differ in one thing: the second was calibrated."""
+    folder = tmp_path_factory.mktemp("pair")
+    line = ["train", "--dataset", "sample", "--epochs", "30", "--learning-rate", "2", "--features", "deskew"]
+    for name, more in (("plain", []), ("calibrated", ["--calibrate"])):
+        result = CliRunner().invoke(main, [*line, *more, "--output", str(folder / f"{name}.npz")])
+        assert result.exit_code == 0, result.stderr
+    return folder / "plain.npz", folder / "calibrated.npz"
+
+
+def test_calibration_is_shown_before_and_after(invoke: Invoke, pair: tuple[Path, Path]) -> None:
+    """Before it, the scores are those of the run without it; after it, on what it was fitted to, better."""
+    plain, calibrated = (
+        json.loads(invoke("eval", "-c", path, "--split", "validation", "--json").stdout) for path in pair
+    )
+    assert (plain["temperature"], plain["before_calibration"]) == (1.0, None)
+    assert calibrated["temperature"] > 1.05
+    assert calibrated["accuracy"] == plain["accuracy"]
+    for key, value in calibrated["before_calibration"].items():
+        assert value == pytest.approx(plain[key], rel=1e-4)
+    assert calibrated["loss"] < plain["loss"]
+    text = invoke("eval", "-c", pair[1]).stdout
+    assert f"before calibration (temperature {calibrated['temperature']:.3f}): loss " in text
+    assert (
+        f"calibrated with temperature {calibrated['temperature']:.4f}" in invoke("info", "-c", pair[1]).stdout
+    )
+    assert "before calibration" not in invoke("eval", "-c", pair[0]).stdout
+
+
+def test_the_temperature_is_in_the_weights(pair: tuple[Path, Path]) -> None:
+    """Whoever reads the file without this package gets calibrated probabilities."""
+    with np.load(pair[0]) as plain, np.load(pair[1]) as calibrated:
+        temperature = json.loads(calibrated["meta"].tobytes())["temperature"]
+        np.testing.assert_allclose(
+            calibrated["weights"] * temperature, plain["weights"], rtol=1e-5, atol=1e-9
+        )
+        assert calibrated["last_weights"].tobytes() == plain["last_weights"].tobytes()
+
+
+def test_calibration_without_a_split_is_wrong_usage(invoke: Invoke, work: Path) -> None:
+    result = invoke("train", "--dataset", "sample", "--calibrate", "--validation-size", 0)
+    assert_fails(result, "calibrate needs images held out", code=2)
+    assert list(work.iterdir()) == []
+
+
+def test_reliability_is_a_table_of_all_images(
+    invoke: Invoke, model_file: Path, trained: Checkpoint, sample_test: Dataset
+) -> None:
+    """Against the images sorted into bins one by one."""
+    rows = json.loads(invoke("eval", "-c", model_file, "--json").stdout)["reliability"]
+    z = evidence_of(trained.state.model, trained.state.features, sample_test.images).astype(float)
+    y = softmax(z)
+    bins: dict[int, list[tuple[float, bool]]] = {}
+    for row, label in zip(y, sample_test.labels, strict=True):
+        bins.setdefault(min(int(row.max() * 15), 14), []).append((row.max(), row.argmax() == label))
+    assert len(rows) == len(bins)
+    for found, (index, inside) in zip(rows, sorted(bins.items()), strict=True):
+        assert (found["low"], found["high"], found["images"]) == (index / 15, (index + 1) / 15, len(inside))
+        assert found["confidence"] == pytest.approx(np.mean([top for top, _ in inside]))
+        assert found["accuracy"] == pytest.approx(np.mean([right for _, right in inside]))
+    text = invoke("eval", "-c", model_file, "--reliability").stdout
+    table = text[text.index("sure by") :].splitlines()
+    assert len(table) == 1 + len(rows)
+    assert f" {rows[-1]['images']} " in table[-1]
+    assert "sure by" not in invoke("eval", "-c", model_file).stdout
+
+
+# Comparing
+
+
+def test_two_models_are_compared_on_the_same_images(
+    invoke: Invoke, model_file: Path, pair: tuple[Path, Path]
+) -> None:
+    """Against counting; deskewed pixels are better than raw ones, and not by chance."""
+    found = json.loads(invoke("eval", "-c", pair[0], "--compare", model_file, "--json").stdout)
+    other = json.loads(invoke("eval", "-c", model_file, "--json").stdout)
+    compared = found["compare"]
+    assert (compared["checkpoint"], compared["accuracy"]) == (str(model_file), other["accuracy"])
+    assert compared["difference"] == pytest.approx(found["accuracy"] - other["accuracy"], abs=1e-12)
+    only = compared["only_this_right"] - compared["only_other_right"]
+    assert only == round(1000 * compared["difference"])
+    low, high = compared["difference_interval"]
+    assert 0 < low < compared["difference"] < high
+    assert compared["p_value"] < 0.01
+    text = invoke("eval", "-c", pair[0], "--compare", model_file).stdout
+    assert f"{pair[0]} is better, and not by chance: p = {compared['p_value']:.1g}" in text
+    assert (
+        f"{model_file} is worse, and not by chance"
+        in invoke("eval", "-c", model_file, "--compare", pair[0]).stdout
+    )
+
+
+def test_a_model_is_as_good_as_itself(invoke: Invoke, pair: tuple[Path, Path]) -> None:
+    text = invoke("eval", "-c", pair[0], "--compare", pair[1]).stdout
+    assert f"{pair[0]} is as good: p = 1" in text
+    assert "a difference of +0.00 % (95 % interval -0.2" in text
+
+
+def test_a_small_difference_may_be_chance(invoke: Invoke, model_file: Path, work: Path) -> None:
+    invoke("train", "--dataset", "sample", "--epochs", 3, "--seed", 5)
+    text = invoke("eval", "--compare", model_file).stdout
+    assert "but that may be chance: p = 0." in text or "is as good" in text
+
+
+def test_models_of_other_classes_or_shapes_cannot_be_compared(
+    invoke: Invoke, trained: Checkpoint, model_file: Path, work: Path
+) -> None:
+    save(work / "other.npz", replace(trained, class_names=tuple("abcdefghij")))
+    assert_fails(invoke("eval", "-c", model_file, "--compare", "other.npz"), "do not know the same classes")
+    assert_fails(invoke("eval", "-c", model_file, "--compare", "absent.npz"), "no checkpoint at absent.npz")
+
+
+def test_a_comparison_on_images_that_one_was_trained_on_is_called_unfair(
+    invoke: Invoke, model_file: Path, work: Path
+) -> None:
+    invoke("train", "--dataset", "sample", "--epochs", 1, "--seed", 5)
+    result = invoke("eval", "--compare", model_file, "--split", "validation")
+    assert "only --split test is fair to both" in result.stderr
+    assert "fair" not in invoke("eval", "--compare", model_file).stderr

@@ -520,7 +520,8 @@ def test_pictures_of_digits_of_the_full_mnist_are_predicted_as_the_digits_are(
 ) -> None:
     source = Source(full_mnist, offline=True)
     data = load("mnist", "train", source)
-    *_, state = fit(TrainConfig(dataset="mnist"), data, hold_out(data.labels, 0.1, 0), start(784, 10))
+    config = TrainConfig(dataset="mnist")
+    *_, state = fit(config, data, hold_out(data.labels, 0.1, 0), start(config, data))
     assert count_agreements(state.model, load("mnist", "test", source).images, file) >= 38
 
 

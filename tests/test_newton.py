@@ -37,7 +37,7 @@ def toy(classes: int, shape: tuple[int, int], n: int, seed: int = 0) -> Dataset:
 
 def run(data: Dataset, config: TrainConfig = EXACT, state: State | None = None) -> list[State]:
     split = hold_out(data.labels, config.validation_size, config.seed)
-    return list(fit(config, data, split, state or start(data.images[0].size, len(data.class_names))))
+    return list(fit(config, data, split, state or start(config, data)))
 
 
 def objective(data: Dataset, model: Model, l2: float) -> float:
@@ -185,7 +185,7 @@ def test_a_stop_forgets_the_unfinished_iteration(sample: Dataset) -> None:
     whole = run(sample)
     for stop_at in (1, 30, 60, 75):
         calls = iter(range(1, 10_000))
-        states = list(fit(EXACT, sample, split, start(784, 10), lambda: next(calls) == stop_at))  # noqa: B023
+        states = list(fit(EXACT, sample, split, start(EXACT, sample), lambda: next(calls) == stop_at))  # noqa: B023
         assert len(states) < len(whole)
         assert [state.epoch for state in states] == list(range(1, len(states) + 1))
 

@@ -7,12 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import Result
+from click.testing import CliRunner, Result
 from PIL import Image
 
-from softmax_cli.checkpoint import Checkpoint, save
+from softmax_cli import image as image_module
+from softmax_cli.checkpoint import Checkpoint, load, save
+from softmax_cli.cli import main
+from softmax_cli.commands.terminal import half_blocks
 from softmax_cli.data.dataset import Dataset
+from softmax_cli.deskew import deskew
 from softmax_cli.features import evidence_of, pixels
+from softmax_cli.model import softmax
+from softmax_cli.training import judge
 from tests.conftest import PICTURE, assert_fails
 
 Invoke = Callable[..., Result]
@@ -108,3 +114,39 @@ def test_pictures_for_other_data_sets_are_resized_whole(
     Image.fromarray(np.full((56, 56), 200, np.uint8)).save("gray.png")
     steps = json.loads(invoke("predict", "gray.png", "-c", "m.npz", "--json").stdout)[0]["steps"]
     assert steps == ["inverted", "resized to 28 x 28"]
+
+
+@pytest.fixture(scope="module")
+def upright_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the path of a model of deskewed pixels."""
+    path = tmp_path_factory.mktemp("upright") / "upright.npz"
+    line = ["train", "--dataset", "sample", "--features", "deskew", "--epochs", "3", "--output", str(path)]
+    assert CliRunner().invoke(main, line).exit_code == 0
+    return path
+
+
+def test_deskewed_pictures_are_shown_as_the_model_sees_them(
+    invoke: Invoke, upright_model: Path, model_file: Path
+) -> None:
+    leaning = invoke("predict", PICTURE, "-c", model_file, "--show").stdout
+    upright = invoke("predict", PICTURE, "-c", upright_model, "--show").stdout
+    assert ", centred by mass, deskewed\n" in upright
+    assert "deskewed" not in leaning
+    image = deskew(image_module.prepare(PICTURE, (28, 28), "digit").image[None])[0]
+    assert upright.startswith(half_blocks(image))
+    assert not leaning.startswith(half_blocks(image))
+
+
+@pytest.mark.parametrize("kind", ["deskew", "fourier"])
+def test_pictures_are_predicted_as_eval_judges_their_images(
+    invoke: Invoke, sample_test: Dataset, work: Path, kind: str
+) -> None:
+    more = ("--fourier-dimension", 300) if kind == "fourier" else ()
+    invoke("train", "--dataset", "sample", "--features", kind, *more, "--epochs", 3)
+    for index, image in enumerate(sample_test.images[:40]):
+        Image.fromarray(image).save(f"{index}.png")
+    found = json.loads(invoke("predict", *(f"{index}.png" for index in range(40)), "--json").stdout)
+    state = load(Path("model.npz")).state
+    ((z, _),) = judge(state.model, state.features, sample_test, np.arange(40))
+    shares = [list(one["probabilities"].values()) for one in found]
+    np.testing.assert_allclose(shares, softmax(z.astype(float)), atol=1e-5)

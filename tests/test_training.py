@@ -17,15 +17,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from softmax_cli import features, training
+from softmax_cli.calibration import fit_temperature
 from softmax_cli.config import TrainConfig
 from softmax_cli.data.dataset import Dataset, hold_out
+from softmax_cli.deskew import deskew
 from softmax_cli.errors import ConfigError, DivergenceError
 from softmax_cli.metrics import score
-from softmax_cli.model import Model
+from softmax_cli.model import Model, loss_and_gradient
 from softmax_cli.solvers import sgd
 from softmax_cli.solvers.problem import Problem
 from softmax_cli.solvers.sgd import learning_rate, steps_per_epoch
-from softmax_cli.training import State, evaluate, fit, is_complete, start
+from softmax_cli.training import State, evaluate, fit, has_converged, is_complete, judge, start
 
 Split = tuple[np.ndarray, np.ndarray]
 
@@ -55,7 +57,7 @@ def everything(data: Dataset) -> Split:
 
 
 def train(config: TrainConfig, data: Dataset, split: Split) -> list[State]:
-    return list(fit(config, data, split, start(data.images[0].size, len(data.class_names))))
+    return list(fit(config, data, split, start(config, data)))
 
 
 def as_bytes(state: State) -> tuple[Any, ...]:
@@ -68,9 +70,28 @@ def as_bytes(state: State) -> tuple[Any, ...]:
 # One step after the other.
 
 
+def slow_features(state: State, data: Dataset) -> tuple[list[list[float]], float]:
+    """Return the features of each image in float64, and how much faster their weights may move."""
+    images = deskew(data.images) if state.features.deskewed else data.images
+    rows = [[value / 255 for value in image.ravel().tolist()] for image in images]
+    if state.features.projection is None:
+        return rows, 1.0
+    columns = list(zip(state.features.projection.T.tolist(), state.features.phase.tolist(), strict=True))
+    scale = math.sqrt(2 / len(columns))
+    cosines = [
+        [
+            scale * math.cos(sum(a * b for a, b in zip(x, column, strict=True)) + phase)
+            for column, phase in columns
+        ]
+        for x in rows
+    ]
+    return cosines, 400 * len(columns) / (len(columns) + 1000)
+
+
 def slow_sgd(config: TrainConfig, data: Dataset) -> tuple[list[list[float]], list[float], list[float]]:
-    """Train in float64, one image, class and pixel at a time: the definition, written out."""
-    n, d, k = len(data), data.images[0].size, len(data.class_names)
+    """Train in float64, one image, class and feature at a time: the definition, written out."""
+    rows, gain = slow_features(start(config, data), data)
+    n, d, k = len(data), len(rows[0]), len(data.class_names)
     w, vw = [[0.0] * k for _ in range(d)], [[0.0] * k for _ in range(d)]
     b, vb = [0.0] * k, [0.0] * k
     train_losses = []
@@ -83,7 +104,7 @@ def slow_sgd(config: TrainConfig, data: Dataset) -> tuple[list[list[float]], lis
             batch = order[first : first + config.batch_size]
             gw, gb = [[config.l2 * value for value in row] for row in w], [0.0] * k
             for i in batch:
-                x = [value / 255 for value in data.images[i].ravel().tolist()]
+                x = rows[i]
                 z = [sum(x[p] * w[p][c] for p in range(d)) + b[c] for c in range(k)]
                 y = [math.exp(value) / sum(map(math.exp, z)) for value in z]
                 losses.append(-math.log(y[data.labels[i]]))
@@ -99,7 +120,7 @@ def slow_sgd(config: TrainConfig, data: Dataset) -> tuple[list[list[float]], lis
                 vb[c] = config.momentum * vb[c] - rate * gb[c]
                 b[c] += vb[c]
                 for p in range(d):
-                    vw[p][c] = config.momentum * vw[p][c] - rate * gw[p][c]
+                    vw[p][c] = config.momentum * vw[p][c] - gain * rate * gw[p][c]
                     w[p][c] += vw[p][c]
             step += 1
         train_losses.append(sum(losses) / n)
@@ -114,6 +135,8 @@ def slow_sgd(config: TrainConfig, data: Dataset) -> tuple[list[list[float]], lis
         TrainConfig(epochs=3, batch_size=16, l2=0.05, seed=7),
         TrainConfig(epochs=2, batch_size=1, learning_rate=0.1, momentum=0.5, schedule="constant"),
         TrainConfig(epochs=2, batch_size=99),
+        TrainConfig(epochs=2, batch_size=16, features="deskew"),
+        TrainConfig(epochs=2, batch_size=16, features="fourier", fourier_dimension=9),
     ],
 )
 def test_training_agrees_with_a_slow_loop(tiny: Dataset, config: TrainConfig) -> None:
@@ -184,7 +207,7 @@ def test_steps_per_epoch(images: int, batch_size: int, steps: int) -> None:
 def test_training_learns_the_sample(sample: Dataset, sample_test: Dataset) -> None:
     """Ten epochs, as they come, get about 90 % of the sample's test images right."""
     state = train(TrainConfig(), sample, hold_out(sample.labels, 0.1, 0))[-1]
-    assert 0.87 < evaluate(state.model, sample_test, np.arange(1000)).accuracy < 0.93
+    assert 0.87 < evaluate(state, sample_test, np.arange(1000)).accuracy < 0.93
     assert state.history[-1].train_loss < 0.25 < state.history[0].train_loss < math.log(10)
 
 
@@ -211,7 +234,8 @@ import numpy as np
 from softmax_cli import Source, TrainConfig, fit, hold_out, load, start
 
 data = load("sample", "train", Source(Path("unused"), offline=True))
-*_, state = fit(TrainConfig(epochs=3), data, hold_out(data.labels, 0.1, 0), start(784, 10))
+config = TrainConfig(epochs=3)
+*_, state = fit(config, data, hold_out(data.labels, 0.1, 0), start(config, data))
 np.savez(sys.argv[1], *state.last)
 """
 
@@ -243,7 +267,7 @@ def test_threads_change_no_more_than_rounding(tmp_path: Path) -> None:
 def test_a_run_resumed_from_any_epoch_is_byte_equal(small: Dataset, config: TrainConfig, fraction) -> None:
     """Every later state, not only the last, is the one of the run that was never stopped."""
     split = hold_out(small.labels, fraction, 0)
-    states = [start(784, 10), *train(config, small, split)]
+    states = [start(config, small), *train(config, small, split)]
     whole = list(map(as_bytes, states))
     for stop in range(len(states)):
         resumed = [*states[: stop + 1], *fit(config, small, split, states[stop])]
@@ -267,7 +291,7 @@ def test_a_run_resumed_without_its_velocity_differs(small: Dataset, split: Split
 def test_training_leaves_a_state_as_it_is(tiny: Dataset) -> None:
     """No state that was given or yielded is written to by the epochs after it."""
     config = TrainConfig(epochs=3, batch_size=16)
-    begun = start(12, 3)
+    begun = start(TrainConfig(), tiny)
     seen = [(begun, as_bytes(begun))]
     for state in fit(config, tiny, hold_out(tiny.labels, 0.2, 0), begun):
         seen.append((state, as_bytes(state)))
@@ -288,11 +312,11 @@ def test_a_stop_discards_the_unfinished_epoch(tiny: Dataset, stop_at: int) -> No
         calls.append(None)
         return len(calls) == stop_at
 
-    begun = start(12, 3)
+    begun = start(TrainConfig(), tiny)
     states = [begun, *fit(config, tiny, everything(tiny), begun, on_batch)]
     assert len(calls) == stop_at
     assert len(states) - 1 == (stop_at - 1) // 4
-    assert as_bytes(begun) == as_bytes(start(12, 3))
+    assert as_bytes(begun) == as_bytes(start(TrainConfig(), tiny))
     resumed = list(fit(config, tiny, everything(tiny), states[-1]))
     assert as_bytes(resumed[-1]) == as_bytes(whole[-1])
 
@@ -304,7 +328,7 @@ def test_on_batch_is_called_after_each_step(tiny: Dataset) -> None:
             TrainConfig(epochs=3, batch_size=16),
             tiny,
             everything(tiny),
-            start(12, 3),
+            start(TrainConfig(), tiny),
             lambda: calls.append(None),
         )
     )
@@ -317,8 +341,8 @@ def test_on_batch_is_called_after_each_step(tiny: Dataset) -> None:
 def script(monkeypatch: pytest.MonkeyPatch, losses: Iterable[float]) -> None:
     """Let the validation losses be these, one an epoch."""
     remaining: Iterator[float] = iter(losses)
-    scores = lambda *_: SimpleNamespace(loss=next(remaining), accuracy=0.5)  # noqa: E731
-    monkeypatch.setattr(training, "evaluate", scores)
+    scores = lambda *_: (SimpleNamespace(loss=next(remaining), accuracy=0.5), 1.0)  # noqa: E731
+    monkeypatch.setattr(training, "_validate", scores)
 
 
 @pytest.mark.parametrize(
@@ -376,7 +400,7 @@ def test_the_best_weights_have_the_lowest_validation_loss(small: Dataset, split:
     losses = [epoch.validation_loss for epoch in final.history]
     assert losses != sorted(losses, reverse=True)  # else best and last could not be told apart
     assert final.best_epoch == 1 + losses.index(min(losses))
-    scores = evaluate(final.model, small, split[1])
+    scores = evaluate(final, small, split[1])
     assert (scores.loss, scores.accuracy) == final.history[final.best_epoch - 1][2:4]
 
 
@@ -398,9 +422,9 @@ def test_without_a_split_the_last_weights_are_kept(tiny: Dataset) -> None:
         (5, 3, 3, True),
     ],
 )
-def test_a_run_is_complete(epoch: int, stale: int, patience: int, complete: bool) -> None:
+def test_a_run_is_complete(tiny: Dataset, epoch: int, stale: int, patience: int, complete: bool) -> None:
     """After all of its epochs (10), or when patience has run out; patience 0 never does."""
-    state = replace(start(2, 2), epoch=epoch, stale=stale)
+    state = replace(start(TrainConfig(), tiny), epoch=epoch, stale=stale)
     assert is_complete(state, TrainConfig(patience=patience)) is complete
 
 
@@ -413,11 +437,89 @@ def test_judging_in_blocks_is_judging_at_once(sample: Dataset) -> None:
         features.evidence_of(model, features.pixels(sample.image_shape), sample.images[indices]),
         sample.labels[indices],
     )
-    found = evaluate(model, sample, indices)
+    found = evaluate(replace(start(TrainConfig(), sample), model=model), sample, indices)
     np.testing.assert_array_equal(found.confusion, whole.confusion)
     assert (found.loss, found.brier, found.ece) == pytest.approx(
         (whole.loss, whole.brier, whole.ece), rel=1e-5
     )
+
+
+# Calibration.
+
+
+def test_calibration_changes_nothing_but_the_temperature(small: Dataset, split: Split) -> None:
+    """The run is the same; the weights to use are divided by the temperature that their evidence wants."""
+    config = TrainConfig(epochs=6, batch_size=64, learning_rate=3.0, schedule="constant")
+    plain, calibrated = train(config, small, split), train(replace(config, calibrate=True), small, split)
+    for one, other in zip(plain, calibrated, strict=True):
+        assert (one.history, one.temperature, one.best_epoch) == (other.history, 1.0, other.best_epoch)
+        assert as_bytes(replace(one, model=one.last)) == as_bytes(replace(other, model=other.last))
+        ((z, labels),) = judge(one.model, one.features, small, split[1])
+        assert other.temperature == pytest.approx(fit_temperature(z, labels), rel=1e-9)
+        np.testing.assert_allclose(
+            other.model.weights * other.temperature, one.model.weights, rtol=1e-6, atol=1e-12
+        )
+        assert evaluate(other, small, split[1]).loss < evaluate(one, small, split[1]).loss
+    assert len({state.temperature for state in calibrated}) == len({one.best_epoch for one in plain})
+
+
+def test_a_calibrated_run_resumed_from_any_epoch_is_byte_equal(small: Dataset, split: Split) -> None:
+    config = TrainConfig(epochs=5, batch_size=64, learning_rate=3.0, schedule="constant", calibrate=True)
+    whole = train(config, small, split)
+    for state in whole[:-1]:
+        resumed = list(fit(config, small, split, state))[-1]
+        assert as_bytes(resumed) == as_bytes(whole[-1])
+        assert resumed.temperature == whole[-1].temperature
+
+
+def test_newton_can_be_calibrated(small: Dataset, split: Split) -> None:
+    state = train(TrainConfig(solver="newton", calibrate=True), small, split)[-1]
+    assert state.temperature != 1
+    np.testing.assert_allclose(
+        state.model.weights * state.temperature, state.last.weights, rtol=1e-6, atol=1e-12
+    )
+
+
+# Features.
+
+
+def test_resuming_with_fourier_features_is_byte_equal(small: Dataset, split: Split) -> None:
+    config = TrainConfig(epochs=3, features="fourier", fourier_dimension=600)
+    whole = train(config, small, split)
+    assert as_bytes(list(fit(config, small, split, whole[0]))[-1]) == as_bytes(whole[-1])
+
+
+@pytest.mark.parametrize(("kind", "least"), [("pixels", 0.87), ("deskew", 0.92), ("fourier", 0.95)])
+def test_each_step_of_the_features_is_worth_it(
+    sample: Dataset, sample_test: Dataset, kind: str, least: float
+) -> None:
+    config = TrainConfig(features=kind, validation_size=0, epochs=8)
+    state = train(config, sample, everything(sample))[-1]
+    assert least < evaluate(state, sample_test, np.arange(1000)).accuracy < least + 0.05
+
+
+@pytest.mark.parametrize("kind", ["deskew", "fourier"])
+def test_newton_finds_the_optimum_of_other_features(sample: Dataset, kind: str) -> None:
+    """Gradient descent for 60 epochs comes close to its loss from above, and no lower."""
+    config = TrainConfig(features=kind, l2=1e-3, validation_size=0, epochs=60, batch_size=1000, seed=2)
+    if kind == "fourier":
+        config = replace(config, fourier_dimension=300, l2=1e-5)
+    exact = train(replace(config, solver="newton"), sample, everything(sample))[-1]
+    assert has_converged(exact)
+    near = train(config, sample, everything(sample))[-1]
+    x = exact.features.scale * features.transform(
+        exact.features, features.prepare(exact.features, sample.images)
+    )
+    low, high = (loss_and_gradient(one.last, x, sample.labels, config.l2)[0] for one in (exact, near))
+    assert low * (1 - 1e-5) < high < 1.05 * low
+
+
+def test_what_takes_too_much_memory_is_refused_at_the_start(tiny: Dataset) -> None:
+    with pytest.raises(ConfigError, match=r"solver newton would need .* use solver sgd"):
+        start(TrainConfig(solver="newton", features="fourier", fourier_dimension=100_000), tiny)
+    many = replace(tiny, images=np.broadcast_to(np.uint8(0), (90_000_000, 3, 4)))
+    with pytest.raises(ConfigError, match=r"deskewed copy of 90,000,000 images would take 1,030 MiB"):
+        start(TrainConfig(features="deskew"), many)
 
 
 # Divergence.
@@ -436,7 +538,7 @@ def test_divergence_names_the_step_at_which_the_loss_is_lost(tiny: Dataset) -> N
     calls = []
     config = TrainConfig(learning_rate=1e60, batch_size=16, schedule="constant")
     with pytest.raises(DivergenceError, match=r"epoch 1, step 2, with learning rate 1e\+60"):
-        list(fit(config, tiny, everything(tiny), start(12, 3), lambda: calls.append(None)))
+        list(fit(config, tiny, everything(tiny), start(TrainConfig(), tiny), lambda: calls.append(None)))
     assert len(calls) == 1
 
 
@@ -458,7 +560,7 @@ def test_divergence_that_only_validation_shows_is_noticed(sample: Dataset, rate:
 def test_divergence_leaves_the_epochs_before_it(tiny: Dataset) -> None:
     """The states that were yielded are finite and as they were."""
     config = TrainConfig(epochs=50, learning_rate=1e3, l2=1.0, batch_size=50, schedule="constant")
-    run = fit(config, tiny, everything(tiny), start(12, 3))
+    run = fit(config, tiny, everything(tiny), start(TrainConfig(), tiny))
     seen = []
     with pytest.raises(DivergenceError, match="diverged in epoch "):
         seen.extend((state, as_bytes(state)) for state in run)

@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -11,6 +11,9 @@ from softmax_cli.commands.terminal import escape, table
 from softmax_cli.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from softmax_cli.checkpoint import Checkpoint
     from softmax_cli.data.dataset import Dataset
     from softmax_cli.metrics import Scores
@@ -30,10 +33,25 @@ log = logging.getLogger(__name__)
     show_default=True,
     help="Which images: the test set, those held out in training, or those trained on.",
 )
+@click.option("--reliability", is_flag=True, help="Add a table: how often it is right where it is how sure.")
+@click.option(
+    "--compare",
+    "other",
+    type=click.Path(path_type=Path),
+    metavar="OTHER.npz",
+    help="Say whether the model is better than another one, or only lucky.",
+)
 @options.data
 @options.as_json
 def command(
-    checkpoint: Path, dataset: str | None, split: str, data_dir: Path | None, offline: bool, as_json: bool
+    checkpoint: Path,
+    dataset: str | None,
+    split: str,
+    reliability: bool,
+    other: Path | None,
+    data_dir: Path | None,
+    offline: bool,
+    as_json: bool,
 ) -> None:
     """Judge a model: its accuracy, loss and confusions.
 
@@ -41,23 +59,76 @@ def command(
     Example:
       softmax eval --split validation
     """
-    from softmax_cli.training import evaluate
-
     model = options.load_checkpoint(checkpoint)
+    rival = options.load_checkpoint(other) if other else None
     source = options.make_source(data_dir, offline)
     data = options.load_data(model, dataset, "test" if split == "test" else "train", source)
-    _check_fit(model, data)
-    scores = evaluate(model.state.model, data, _indices(model, data, split))
-    result = _result(model, data, split, scores)
+    check_fit(model, data)
+    if rival:
+        _check_rival(model, rival, data, split)
+    indices = _indices(model, data, split)
+    verdict = _judge(model, data, indices)
+    result = _result(model, data, split, verdict)
+    if rival:
+        result["compare"] = _compare(other, verdict, _judge(rival, data, indices))
     if as_json:
         import json
 
         click.echo(json.dumps(result))
     else:
-        click.echo(_text(result, scores, model.class_names))
+        click.echo(_text(checkpoint, model, result, verdict.scores, reliability))
 
 
-def _check_fit(model: "Checkpoint", data: "Dataset") -> None:
+class Verdict(NamedTuple):
+    """The scores of a model, those it had before its calibration (None: it had none), and what is right."""
+
+    scores: "Scores"
+    before: "Scores | None"
+    right: "NDArray[np.bool_]"
+
+
+def _judge(model: "Checkpoint", data: "Dataset", indices: Any) -> Verdict:
+    import numpy as np
+
+    from softmax_cli.metrics import score, total
+    from softmax_cli.training import judge
+
+    scores, before, right = [], [], []
+    temperature = model.state.temperature
+    for z, labels in judge(model.state.model, model.state.features, data, indices):
+        scores.append(score(z, labels))
+        right.append(z.argmax(axis=1) == labels)
+        if temperature != 1:
+            before.append(score(z * z.dtype.type(temperature), labels))
+    return Verdict(total(scores), total(before) if before else None, np.concatenate(right))
+
+
+def _compare(path: Path | None, ours: Verdict, theirs: Verdict) -> dict[str, Any]:
+    from softmax_cli.comparison import compare
+
+    found = compare(ours.right, theirs.right)
+    return {
+        "checkpoint": str(path),
+        "accuracy": theirs.scores.accuracy,
+        "difference": found.difference,
+        "difference_interval": list(found.interval),
+        "only_this_right": found.first,
+        "only_other_right": found.second,
+        "p_value": found.p_value,
+    }
+
+
+def _check_rival(model: "Checkpoint", rival: "Checkpoint", data: "Dataset", split: str) -> None:
+    """Raise `DataError` for models that cannot be compared; say so where the comparison is not fair."""
+    if model.class_names != rival.class_names:
+        raise DataError("the two models do not know the same classes, so that they cannot be compared")
+    check_fit(rival, data)
+    ours, theirs = ((one.config.validation_size, one.config.seed, one.digest) for one in (model, rival))
+    if split != "test" and ours != theirs:
+        log.warning("the two models were not trained on the same images: only --split test is fair to both")
+
+
+def check_fit(model: "Checkpoint", data: "Dataset") -> None:
     """Raise `DataError` for data that the model cannot see; say so where it is not what it was trained on."""
     if data.image_shape != model.image_shape:
         expected, found = (" x ".join(map(str, shape)) for shape in (model.image_shape, data.image_shape))
@@ -86,50 +157,85 @@ def _indices(model: "Checkpoint", data: "Dataset", split: str) -> Any:
     return held if split == "validation" else trained
 
 
-def _result(model: "Checkpoint", data: "Dataset", split: str, scores: "Scores") -> dict[str, Any]:
-    from softmax_cli.data.catalog import CATALOG
-
-    known = CATALOG.get(data.name)
-    is_known = known is not None and known.digest == data.digest
-    reference = known.reference.get("pixels") if known and is_known and split == "test" else None
+def _result(model: "Checkpoint", data: "Dataset", split: str, verdict: Verdict) -> dict[str, Any]:
+    scores, before = verdict.scores, verdict.before
+    reference = _band(model, data) if split == "test" else None
     return {
         "dataset": data.name,
         "split": split,
         "images": scores.images,
+        "features": model.state.features.title,
         "accuracy": scores.accuracy,
         "accuracy_interval": list(scores.accuracy_interval),
-        "loss": scores.loss,
-        "brier": scores.brier,
-        "ece": scores.ece,
+        **_confidence(scores),
+        "temperature": model.state.temperature,
+        "before_calibration": _confidence(before) if before else None,
         "reference": list(reference) if reference else None,
         "per_class": [
             {"class": name, **score._asdict()}
             for name, score in zip(model.class_names, scores.per_class(), strict=True)
         ],
         "confusion": scores.confusion.tolist(),
+        "reliability": [one._asdict() for one in scores.reliability()],
+        "compare": None,
     }
 
 
-def _text(result: dict[str, Any], scores: "Scores", class_names: tuple[str, ...]) -> str:
+def _confidence(scores: "Scores") -> dict[str, float]:
+    """Return the scores that depend on how sure a model is."""
+    return {"loss": scores.loss, "brier": scores.brier, "ece": scores.ece}
 
-    names = [escape(name) for name in class_names]
+
+def _band(model: "Checkpoint", data: "Dataset") -> tuple[float, float] | None:
+    """Return the accuracy, lowest and highest, that these features usually reach, where that is known."""
+    from softmax_cli.data.catalog import CATALOG
+
+    known = CATALOG.get(data.name)
+    if known is None or known.digest != data.digest:
+        return None
+    return known.reference.get(model.state.features.kind)
+
+
+def _text(
+    path: Path, model: "Checkpoint", result: dict[str, Any], scores: "Scores", reliability: bool
+) -> str:
+    names = [escape(name) for name in model.class_names]
     low, high = result["accuracy_interval"]
-    return "\n".join(
-        [
-            f"{result['dataset']}, {result['split']}: {result['images']:,} images",
-            f"accuracy {100 * scores.accuracy:.2f} %  (95 % interval {100 * low:.2f} to {100 * high:.2f} %)",
-            f"loss {scores.loss:.4f}, Brier score {scores.brier:.4f}, "
-            f"expected calibration error {scores.ece:.4f}",
-            *_reference(result),
-            "",
-            _class_table(names, scores),
-            "",
-            "confusion (rows: true class, columns: predicted)",
-            _confusion_table(names, scores),
-            "",
-            _worst(names, scores),
-        ]
+    parts = [
+        "\n".join(
+            [
+                f"{escape(result['dataset'])}, {result['split']}: {result['images']:,} images, "
+                f"{result['features']}",
+                f"accuracy {100 * scores.accuracy:.2f} %  "
+                f"(95 % interval {100 * low:.2f} to {100 * high:.2f} %)",
+                _sureness(result),
+                *_before(result),
+                *_reference(result),
+            ]
+        ),
+        _class_table(names, scores),
+        "confusion (rows: true class, columns: predicted)\n" + _confusion_table(names, scores),
+        _worst(names, scores),
+    ]
+    if reliability:
+        parts.append(_reliability_table(result["reliability"]))
+    if result["compare"]:
+        parts.append(_comparison(path, result))
+    return "\n\n".join(parts)
+
+
+def _sureness(scores: dict[str, float]) -> str:
+    return (
+        f"loss {scores['loss']:.4f}, Brier score {scores['brier']:.4f}, "
+        f"expected calibration error {scores['ece']:.4f}"
     )
+
+
+def _before(result: dict[str, Any]) -> list[str]:
+    """Return the line on what calibration did, where there was one."""
+    if not (before := result["before_calibration"]):
+        return []
+    return [f"before calibration (temperature {result['temperature']:.3f}): {_sureness(before)}"]
 
 
 def _reference(result: dict[str, Any]) -> list[str]:
@@ -148,9 +254,49 @@ def _reference(result: dict[str, Any]) -> list[str]:
         else "as usual"
     )
     return [
-        f"softmax regression on raw {title} pixels usually reaches "
+        f"softmax regression on {result['features']} of {title} usually reaches "
         f"{100 * low:.4g} to {100 * high:.4g} %: this is {verdict}"
     ]
+
+
+def _reliability_table(bins: list[dict[str, float]]) -> str:
+    rows = [
+        [
+            f"{100 * one['low']:.1f} to {100 * one['high']:.1f} %",
+            f"{one['images']:,}",
+            f"{100 * one['confidence']:.1f} %",
+            f"{100 * one['accuracy']:.1f} %",
+            f"{100 * (one['accuracy'] - one['confidence']):+.1f} %",
+        ]
+        for one in bins
+    ]
+    return table(["sure by", "images", "mean", "right", "difference"], rows)
+
+
+def _comparison(path: Path, result: dict[str, Any]) -> str:
+    """Return what `--compare` found, in words."""
+    found = result["compare"]
+    low, high = found["difference_interval"]
+    ours, theirs = escape(str(path)), escape(found["checkpoint"])
+    return "\n".join(
+        [
+            f"{ours} {100 * result['accuracy']:.2f} %, {theirs} {100 * found['accuracy']:.2f} %: "
+            f"a difference of {100 * found['difference']:+.2f} % "
+            f"(95 % interval {100 * low:+.2f} to {100 * high:+.2f} %)",
+            f"only {ours} is right on {found['only_this_right']:,} images, "
+            f"only {theirs} on {found['only_other_right']:,} (McNemar's exact test)",
+            f"{ours} is {_verdict(found['difference'], found['p_value'])}",
+        ]
+    )
+
+
+def _verdict(difference: float, p_value: float) -> str:
+    """Return what a difference and its p-value mean, in words."""
+    p = f"p = {p_value:.1g}" if p_value > 1e-300 else "p < 1e-300"
+    if not difference:
+        return f"as good: {p}"
+    word = "better" if difference > 0 else "worse"
+    return f"{word}, and not by chance: {p}" if p_value < 0.05 else f"{word}, but that may be chance: {p}"
 
 
 def _class_table(names: list[str], scores: "Scores") -> str:

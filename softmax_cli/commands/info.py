@@ -21,29 +21,36 @@ def command(checkpoint: Path, as_json: bool) -> None:
     """
     from softmax_cli.checkpoint import describe
 
-    meta = describe(options.load_checkpoint(checkpoint))
+    model = options.load_checkpoint(checkpoint)
+    meta = describe(model)
     if as_json:
         import json
 
         click.echo(json.dumps(meta))
     else:
-        click.echo(_text(checkpoint, meta))
+        click.echo(_text(checkpoint, meta, model.state.features.title))
 
 
-def _text(path: Path, meta: dict[str, Any]) -> str:
+def _text(path: Path, meta: dict[str, Any], features: str) -> str:
     from softmax_cli.config import option_name
 
     rows, columns = meta["image_shape"]
-    config = {option_name(key): value for key, value in meta["config"].items() if key != "dataset"}
+    config = {
+        option_name(key): value
+        for key, value in meta["config"].items()
+        if key != "dataset" and value is not None
+    }
     lines = [
         f"{path}: checkpoint of softmax, format {meta['format']}",
         f"data set   {meta['dataset']['name']} (digest {meta['dataset']['digest'][:12]})",
-        f"images     {columns} x {rows}, features: {meta['features']['kind']}",
+        f"images     {columns} x {rows}",
+        f"features   {features}",
         f"pictures   prepared as {meta['preparation']}",
         f"classes    {', '.join(meta['class_names'])}",
         f"options    {', '.join(f'{key} {value}' for key, value in config.items())}",
         f"epochs     {meta['epoch']} of {meta['config']['epochs']}, weights of epoch {meta['best_epoch']}",
         *_scores(meta["scores"]),
+        *_calibration(meta["temperature"]),
         f"run        {meta['run'].get('seconds', 0):.1f} s, {_versions(meta['run'])}",
     ]
     return "\n".join(map(escape, lines))
@@ -57,6 +64,10 @@ def _scores(scores: dict[str, Any] | None) -> list[str]:
         text += f", validation loss {scores['validation_loss']:.4f}"
         text += f", validation accuracy {100 * scores['validation_accuracy']:.2f} %"
     return [text]
+
+
+def _calibration(temperature: float) -> list[str]:
+    return [f"calibrated with temperature {temperature:.4f}, in the weights already"] * (temperature != 1)
 
 
 def _versions(run: dict[str, Any]) -> str:

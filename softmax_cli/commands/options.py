@@ -1,7 +1,7 @@
 """Options that several commands share, and what they stand for."""
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,14 +57,21 @@ def training(function: Callable[..., Any]) -> Callable[..., Any]:
         kind: Any = item.type
         if "choices" in item.metadata:
             kind = click.Choice(item.metadata["choices"])
+        name = option_name(item.name)
         function = click.option(
-            f"--{option_name(item.name)}",
+            f"--{name}/--no-{name}" if kind is bool else f"--{name}",
             item.name,
             type=kind,
             default=None,  # not given; the default in the help is for the eye
-            help=f"{item.metadata['help']}  [default: {item.metadata.get('shown', item.default)}]",
+            help=_help(item),
         )(function)
     return function
+
+
+def _help(item: "Field[Any]") -> str:
+    """Return the help of a field, with its default unless that is to do without."""
+    text = str(item.metadata["help"])
+    return text if item.default is False else f"{text}  [default: {item.metadata.get('shown', item.default)}]"
 
 
 def make_source(

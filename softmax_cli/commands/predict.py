@@ -48,13 +48,12 @@ def command(
       softmax predict digit.png --show
     """
     from softmax_cli.errors import ImageError
-    from softmax_cli.image import prepare
 
     model = options.load_checkpoint(checkpoint)
     results, failed = [], False
     for path in images:
         try:
-            prepared = prepare(path, model.image_shape, model.preparation, invert)
+            prepared = _prepare(model, path, invert)
         except ImageError as error:
             log.error("%s", error)
             failed = True
@@ -71,11 +70,22 @@ def command(
         raise SystemExit(1)
 
 
+def _prepare(model: "Checkpoint", path: Path, invert: bool | None) -> "Prepared":
+    """Return the picture as the model sees it: drawn as its data set is, and deskewed where it wants that."""
+    from softmax_cli import features, image
+
+    drawn = image.prepare(path, model.image_shape, model.preparation, invert)
+    if not model.state.features.deskewed:
+        return drawn
+    upright = features.prepare(model.state.features, drawn.image[None])[0]
+    return drawn._replace(image=upright, steps=(*drawn.steps, "deskewed"))
+
+
 def _predict(model: "Checkpoint", path: Path, prepared: "Prepared") -> dict[str, Any]:
-    from softmax_cli.features import evidence_of, pixels
+    from softmax_cli.features import evidence_of
     from softmax_cli.model import softmax
 
-    z = evidence_of(model.state.model, pixels(model.image_shape), prepared.image[None])
+    z = evidence_of(model.state.model, model.state.features, prepared.image[None])
     if not math.isfinite(float(z.sum())):
         raise CheckpointError(
             "the weights are so large that their evidence is not finite; train the model anew"

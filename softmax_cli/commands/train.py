@@ -107,8 +107,7 @@ def _begin(output: Path, given: dict[str, Any], source: "Source") -> "tuple[Chec
     config = TrainConfig(**given)
     check_writable(output)
     data = load(config.dataset, "train", source)
-    state = start(data.images[0].size, len(data.class_names))
-    return Checkpoint.begin(config, data, state), data
+    return Checkpoint.begin(config, data, start(config, data)), data
 
 
 def _resume(output: Path, given: dict[str, Any], source: "Source") -> "tuple[Checkpoint, Dataset | None]":
@@ -147,10 +146,9 @@ def _train(
     from softmax_cli.data.catalog import CATALOG
     from softmax_cli.data.dataset import hold_out
     from softmax_cli.solvers.sgd import SHUFFLE_BLOCK, fits_in_memory
-    from softmax_cli.training import check_solver, is_complete
+    from softmax_cli.training import is_complete
 
     config = checkpoint.config
-    check_solver(config, data)
     split = hold_out(data.labels, config.validation_size, config.seed)
     with graceful_stop() as stop:
         if not resume:

@@ -1,6 +1,7 @@
 """Mini-batch gradient descent with momentum.
 
-Per step, with the gradient g of the batch: v ← momentum·v − rate·g, then parameters ← parameters + v.
+Per step, with the gradient g of the batch: v ← momentum·v − rate·g, then parameters ← parameters + v. For
+the weights, the rate is multiplied by the gain of the features, for which steps may be larger (see there).
 Sources: Polyak (1964) for the momentum, Loshchilov & Hutter (2017) for the cosine schedule.
 """
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from softmax_cli.config import TrainConfig
 from softmax_cli.errors import DivergenceError
-from softmax_cli.features import scaled
+from softmax_cli.features import FeatureMap, scaled
 from softmax_cli.model import Model, loss_and_gradient
 from softmax_cli.solvers.problem import Problem, Step
 
@@ -63,7 +64,7 @@ def run_epoch(problem: Problem, model: Model, velocity: Model, epoch: int, epoch
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is noticed below
             loss, gradient = loss_and_gradient(scaled(model, problem.feature_map), x, labels)
             rate = learning_rate(step, epochs * steps, config)
-            _move(model, velocity, gradient, rate, problem.feature_map.scale, config)
+            _move(model, velocity, gradient, rate, problem.feature_map, config)
         if not math.isfinite(loss):
             raise diverged(epoch, step - (epoch - 1) * steps, config)
         loss_sum += loss * len(labels)
@@ -100,14 +101,15 @@ def fits_in_memory(images: NDArray[np.uint8]) -> bool:
 
 
 def _move(
-    model: Model, velocity: Model, gradient: Model, rate: float, scale: float, config: TrainConfig
+    model: Model, velocity: Model, gradient: Model, rate: float, features: FeatureMap, config: TrainConfig
 ) -> None:
     """Update the model and the velocity in place, and spend the gradient: this is the hot loop.
 
     The gradient is that of unscaled features: by the weights, it lacks the scale and the l2 term.
     """
-    gradient.weights[...] *= rate * scale
-    gradient.weights[...] += (rate * config.l2) * model.weights
+    steepest = rate * features.gain
+    gradient.weights[...] *= steepest * features.scale
+    gradient.weights[...] += (steepest * config.l2) * model.weights
     gradient.bias[...] *= rate
     for parameter, speed, change in zip(model, velocity, gradient, strict=True):
         speed *= config.momentum
