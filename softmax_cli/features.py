@@ -97,7 +97,7 @@ def fourier(projection: NDArray[np.float32], phase: NDArray[np.float32]) -> Feat
 
 def dimension(config: TrainConfig, image_shape: tuple[int, int]) -> int:
     """Return the number of features that a config asks for."""
-    return config.fourier_dimension if config.features == "fourier" else math.prod(image_shape)
+    return config.fourier_dimension or math.prod(image_shape)
 
 
 def draw(config: TrainConfig, image_shape: tuple[int, int]) -> FeatureMap:

@@ -4,7 +4,9 @@ import json
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,13 @@ from click.testing import Result
 
 from softmax_cli.checkpoint import describe, load
 from softmax_cli.commands.signals import graceful_stop
+from softmax_cli.config import TrainConfig
 from tests.conftest import assert_fails
 
 Invoke = Callable[..., Result]
 
 SMALL = ("--dataset", "sample", "--epochs", 2)
+CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 def arrays_of(path: Path) -> dict[str, bytes]:
@@ -48,6 +52,7 @@ def test_it_trains_saves_and_reports(invoke: Invoke, work: Path) -> None:
         "best_epoch",
         "train_loss",
         "validation",
+        "temperature",
         "seconds",
     }
     assert (found["checkpoint"], found["dataset"], found["epochs"]) == ("model.npz", "sample", 2)
@@ -91,15 +96,17 @@ def test_flags_beat_toml_and_toml_beats_defaults(invoke: Invoke, work: Path) -> 
     assert (config["epochs"], config["l2"], config["momentum"], config["batch_size"]) == (1, 0, 0.5, 256)
 
 
-@pytest.mark.parametrize("name", ["quick", "accurate", "exact"])
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
 def test_the_configs_in_the_repository_hold_overrides_that_work(
-    name: str, invoke: Invoke, work: Path
+    path: Path, invoke: Invoke, work: Path
 ) -> None:
-    path = Path(__file__).parents[1] / "configs" / f"{name}.toml"
     result = invoke("train", "--dataset", "sample", "--config", path, "--json")
     assert result.exit_code == 0, result.stderr
-    assert json.loads(result.stdout)["validation"] is None
-    assert f"softmax train --config configs/{name}.toml" in path.read_text()
+    assert (json.loads(result.stdout)["validation"] is None) == (path.stem != "best")
+    assert f"softmax train --config configs/{path.name}" in path.read_text()
+    defaults, text = asdict(TrainConfig(features=load(Path("model.npz")).config.features)), path.read_text()
+    for key, value in tomllib.loads(text).items():
+        assert key == "features" or defaults[key] != value, "a config holds overrides only"
 
 
 @pytest.mark.parametrize(
@@ -115,6 +122,9 @@ def test_the_configs_in_the_repository_hold_overrides_that_work(
         (["--config", "absent.toml"], ["absent.toml", "no such file"]),
         (["--config", "wrong.toml"], ["learning_rat", "did you mean 'learning_rate'"]),
         (["--mirror", "ftp://x/"], ["ftp://x/", "https://"]),
+        (["--fourier-dimension", "99"], ["fourier-dimension is for features fourier, not pixels"]),
+        (["--features", "fourier", "--fourier-dimension", "0"], ["fourier-dimension", "at least 1"]),
+        (["--calibrate", "--validation-size", "0"], ["calibrate", "validation-size above 0"]),
     ],
 )
 def test_bad_values_exit_with_2_and_leave_nothing(
@@ -370,7 +380,15 @@ def test_the_second_signal_stops_at_once() -> None:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize(("options", "least"), [((), 0.923), (("--config", "configs/accurate.toml"), 0.925)])
+@pytest.mark.parametrize(
+    ("options", "least"),
+    [
+        ((), 0.923),
+        (("--config", "configs/accurate.toml"), 0.925),
+        (("--config", "configs/deskew.toml"), 0.956),
+        (("--features", "fourier", "--fourier-dimension", "800", "--epochs", "3"), 0.979),
+    ],
+)
 def test_accuracy_on_mnist(
     options: tuple[str, ...], least: float, full_mnist: Path, invoke: Invoke, tmp_path: Path
 ) -> None:

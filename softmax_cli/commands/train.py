@@ -159,7 +159,10 @@ def _train(
             log.info(
                 "the images do not fit in memory: they are shuffled in blocks of %d MiB", SHUFFLE_BLOCK >> 20
             )
-        log.info("training on %s: %s images, %s held out", data.name, *(f"{len(part):,}" for part in split))
+        log.info(
+            "training on %s: %s images, %s held out, %s",
+            *(data.name, *(f"{len(part):,}" for part in split), checkpoint.state.features.title),
+        )
         for state, seconds in _epochs(checkpoint, data, split, stop, quiet):
             checkpoint = checkpoint.advance(state, seconds)
             save(output, checkpoint)
@@ -297,6 +300,7 @@ def _result(checkpoint: "Checkpoint", output: Path) -> dict[str, Any]:
         "best_epoch": state.best_epoch,
         "train_loss": best.train_loss,
         "validation": validation if best.validation_loss is not None else None,
+        "temperature": state.temperature,
         "seconds": round(checkpoint.run["seconds"], 3),
     }
 
@@ -308,5 +312,8 @@ def _sentence(checkpoint: "Checkpoint", output: Path) -> str:
         text += (
             f", best epoch {result['best_epoch']}: validation accuracy {100 * validation['accuracy']:.2f} %"
         )
-        return f"{text}, loss {validation['loss']:.4f}"
+        text += f", loss {validation['loss']:.4f}"
+        if result["temperature"] != 1:
+            text += f", temperature {result['temperature']:.3f}"
+        return text
     return f"{text}, train loss {result['train_loss']:.4f}, no validation"
