@@ -13,7 +13,8 @@ from PIL import Image
 from softmax_cli import image as image_module
 from softmax_cli.checkpoint import Checkpoint, load, save
 from softmax_cli.cli import main
-from softmax_cli.commands.terminal import half_blocks
+from softmax_cli.commands.predict import odds
+from softmax_cli.commands.terminal import half_blocks, signed_picture
 from softmax_cli.data.dataset import Dataset
 from softmax_cli.deskew import deskew
 from softmax_cli.features import evidence_of, pixels
@@ -150,3 +151,65 @@ def test_pictures_are_predicted_as_eval_judges_their_images(
     ((z, _),) = judge(state.model, state.features, sample_test, np.arange(40))
     shares = [list(one["probabilities"].values()) for one in found]
     np.testing.assert_allclose(shares, softmax(z.astype(float)), atol=1e-5)
+
+
+# Explaining
+
+
+def test_an_explanation_adds_up(invoke: Invoke, model_file: Path) -> None:
+    """In JSON to 1e-9, in words to what is printed."""
+    (found,) = json.loads(invoke("predict", PICTURE, "-c", model_file, "--explain", "--json").stdout)
+    why = found["explanation"]
+    ranked = sorted(found["probabilities"], key=lambda name: -found["probabilities"][name])
+    assert [why["class"], why["rather_than"]] == ranked[:2]
+    total = sum(map(sum, why["contributions"])) + why["bias_difference"]
+    assert abs(total - why["difference"]) < 1e-9
+    assert why["difference"] == pytest.approx(why["evidence"]["7"] - why["evidence"][ranked[1]], abs=1e-12)
+    shares = softmax(np.array(list(why["evidence"].values())))
+    np.testing.assert_allclose(shares, list(found["probabilities"].values()), atol=1e-4)
+    text = invoke("predict", PICTURE, "-c", model_file, "--explain").stdout
+    assert f"7 rather than {ranked[1]}: {why['difference']:+.1f} of evidence, odds " in text
+    assert f"difference of the biases: {why['bias_difference']:+.2f}" in text
+    lines = text.splitlines()
+    heads = [line.split()[0] for line in lines[3:13]]
+    assert (lines[2].split()[0], heads) == ("class", list("0123456789"))
+    marks = np.array([list(line.ljust(28)) for line in lines[14:42]])
+    values = np.array(why["contributions"])
+    assert (values[marks == "+"] > 0).all()
+    assert (values[marks == "-"] < 0).all()
+    assert (marks == "+").any()
+
+
+def test_an_explanation_has_two_colours_where_there_are_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blue for, red against, the grey of the image where nothing speaks."""
+    monkeypatch.setattr("softmax_cli.commands.terminal._has_colour", lambda: True)
+    image = np.array([[255, 255], [255, 0]], np.uint8)
+    text = signed_picture(image, np.array([[2.0, -2.0], [0.0, 0.0]]))
+    blue, red, grey, black = 16 + 36 + 18 + 5, 16 + 5 * 36 + 2 * 6 + 1, 16 + 2 * 43, 16
+    assert text == f"\x1b[38;5;{blue};48;5;{grey}m▀\x1b[38;5;{red};48;5;{black}m▀\x1b[0m"
+
+
+def test_fourier_features_are_explained_by_the_gradient(invoke: Invoke, work: Path) -> None:
+    invoke("train", "--dataset", "sample", "--features", "fourier", "--fourier-dimension", 100, "--epochs", 1)
+    text = invoke("predict", PICTURE, "--explain").stdout
+    assert "weighs 100 random Fourier features of deskewed pixels, so that pixels do not add up" in text
+    assert "Shown is the gradient" in text
+    (found,) = json.loads(invoke("predict", PICTURE, "--explain", "--json").stdout)
+    assert np.shape(found["explanation"]["gradient"]) == (28, 28)
+    assert "contributions" not in found["explanation"]
+
+
+@pytest.mark.parametrize(
+    ("difference", "text"),
+    [
+        (0.0, "1.0"),
+        (0.5, "1.6"),
+        (4.1, "60"),
+        (7.3, "1,500"),
+        (13.0, "440,000"),
+        (30.0, "1e+13"),
+        (1e4, "1e+304"),
+    ],
+)
+def test_odds_are_powers_of_e_in_two_digits(difference: float, text: str) -> None:
+    assert odds(difference) == text

@@ -22,7 +22,7 @@ LAYERS = [
     ["data.dataset"],
     ["model", "deskew"],
     ["features", "metrics", "calibration"],
-    ["comparison", "solvers.problem"],
+    ["comparison", "explanation", "solvers.problem"],
     ["solvers.sgd"],
     ["solvers.newton"],
     ["training"],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from softmax_cli.commands import options
-from softmax_cli.commands.terminal import bars, escape, half_blocks
+from softmax_cli.commands.terminal import bars, escape, half_blocks, signed_picture, table
 from softmax_cli.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -37,9 +37,18 @@ log = logging.getLogger(__name__)
     help="The picture is dark on light, or it is not; else its border tells.",
 )
 @click.option("--show", is_flag=True, help="Show the image that the model saw, and what was done to get it.")
+@click.option(
+    "--explain", is_flag=True, help="Take the evidence apart: what speaks for the answer, and against."
+)
 @options.as_json
 def command(
-    images: tuple[Path, ...], checkpoint: Path, top: int, invert: bool | None, show: bool, as_json: bool
+    images: tuple[Path, ...],
+    checkpoint: Path,
+    top: int,
+    invert: bool | None,
+    show: bool,
+    explain: bool,
+    as_json: bool,
 ) -> None:
     """Say what a PNG or JPEG picture of any size shows.
 
@@ -61,6 +70,8 @@ def command(
         for doubt in prepared.warnings:
             log.warning("%s: %s", path, doubt)
         result = _predict(model, path, prepared)
+        if explain:
+            result["explanation"] = _explain(model, prepared)
         results.append(result)
         if not as_json:
             click.echo(_text(result, prepared, top, show, alone=len(images) == 1))
@@ -109,6 +120,70 @@ def _text(result: dict[str, Any], prepared: "Prepared", top: int, show: bool, al
     lines = [f"{escape(result['image'])}: {answer}"]
     if show:
         lines = [half_blocks(prepared.image), "what was done: " + ", ".join(result["steps"]), *lines]
-    if alone and sys.stdout.isatty():
+    if "explanation" in result:
+        lines += ["", _explanation(result["explanation"], result["probabilities"], prepared)]
+    elif alone and sys.stdout.isatty():
         lines.append(bars({escape(name): share for name, share in result["probabilities"].items()}))
     return "\n".join(lines)
+
+
+def _explain(model: "Checkpoint", prepared: "Prepared") -> dict[str, Any]:
+    """Return why the model takes the image for what it does, as plain values."""
+    from softmax_cli.explanation import explain
+
+    found = explain(model.state.model, model.state.features, prepared.image)
+    names = model.class_names
+    return {
+        "class": names[found.winner],
+        "rather_than": names[found.runner_up],
+        "difference": found.difference,
+        "bias_difference": found.bias_difference,
+        "evidence": dict(zip(names, found.evidence.tolist(), strict=True)),
+        "bias": dict(zip(names, found.bias.tolist(), strict=True)),
+        "features": model.state.features.title,
+        "contributions" if found.adds_up else "gradient": found.pixels.tolist(),
+    }
+
+
+def _explanation(found: dict[str, Any], probabilities: dict[str, float], prepared: "Prepared") -> str:
+    """Return what `--explain` shows: the evidence for every class, and why the best beats the next."""
+    import numpy as np
+
+    winner, runner_up = escape(found["class"]), escape(found["rather_than"])
+    values = np.array(found.get("contributions", found.get("gradient")))
+    rows = [
+        [escape(name), f"{found['bias'][name]:+.2f}", f"{z - found['bias'][name]:+.2f}", f"{z:+.2f}",
+         f"{100 * probabilities[name]:.2f} %"]
+        for name, z in found["evidence"].items()
+    ]  # fmt: skip
+    if "contributions" in found:
+        legend = (
+            f"pixels for {winner} rather than {runner_up}: {values[values > 0].sum():+.2f}\n"
+            f"pixels against it: {values[values < 0].sum():+.2f}\n"
+            f"difference of the biases: {found['bias_difference']:+.2f}"
+        )
+    else:
+        legend = (
+            f"The model weighs {found['features']}, so that pixels do not add up to evidence.\n"
+            f"Shown is the gradient: where more ink would speak for {winner} rather than {runner_up} (+), "
+            "and where against (-)."
+        )
+    return "\n".join(
+        [
+            table(["class", "bias", "features", "evidence", "probability"], rows),
+            "",
+            signed_picture(prepared.image, values),
+            "",
+            legend,
+            f"{winner} rather than {runner_up}: {found['difference']:+.1f} of evidence, "
+            f"odds {odds(found['difference'])} to 1",
+        ]
+    )
+
+
+def odds(difference: float) -> str:
+    """Return e to the difference of two evidences, with the two digits that can be believed."""
+    value = math.exp(min(difference, 700))
+    if value < 10:
+        return f"{value:.1f}"
+    return f"{float(f'{value:.1e}'):,.0f}" if value < 1e6 else f"{value:.0e}"

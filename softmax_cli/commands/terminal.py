@@ -61,6 +61,37 @@ def half_blocks(image: "NDArray[np.uint8]") -> str:
     return "\n".join("".join(marks[(a > 127) + 2 * (b > 127)] for a, b in line).rstrip() for line in pairs)
 
 
+def signed_picture(image: "NDArray[np.uint8]", values: "NDArray[np.float64]") -> str:
+    """Return an image (rows, cols) as text, with what speaks for in blue and what speaks against in red.
+
+    Without colour, a character a pixel: ``+`` and ``-``, ``.`` where ink says little, nothing elsewhere.
+    """
+    import numpy as np
+
+    strength = values / max(float(np.abs(values).max()), 1e-300)
+    if _has_colour():
+        colours = np.pad(_tinted(image, strength), ((0, len(image) % 2), (0, 0)), constant_values=16)
+        return "\n".join(
+            "".join(f"\033[38;5;{a};48;5;{b}m▀" for a, b in zip(*pair, strict=True)) + "\033[0m"
+            for pair in zip(colours[::2].tolist(), colours[1::2].tolist(), strict=True)
+        )
+    marks = np.where(image > 0, ".", " ")
+    marks[strength > 1 / 8], marks[strength < -1 / 8] = "+", "-"
+    return "\n".join("".join(line).rstrip() for line in marks.tolist())
+
+
+def _tinted(image: "NDArray[np.uint8]", strength: "NDArray[np.float64]") -> "NDArray[np.int64]":
+    """Return a colour of the 6 x 6 x 6 that terminals know for each pixel: its grey, blue or red on top."""
+    import numpy as np
+
+    grey = image[..., None] / 255 * np.array([0.4, 0.4, 0.4])
+    tint = np.where(strength[..., None] > 0, np.array([0.2, 0.6, 1.0]), np.array([1.0, 0.3, 0.2]))
+    share = np.sqrt(np.abs(strength))[..., None]  # so that the weaker ones can be seen, too
+    levels = np.rint(5 * (grey * (1 - share) + tint * share)).astype(int)
+    colours: NDArray[np.int64] = 16 + levels @ np.array([36, 6, 1])
+    return colours
+
+
 def _grey_pair(upper: int, lower: int) -> str:
     greys = (232 + level * 24 // 256 for level in (upper, lower))  # of the 256 colours that terminals know
     return "\033[38;5;{};48;5;{}m▀".format(*greys)
