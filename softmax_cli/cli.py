@@ -21,6 +21,7 @@ COMMANDS = {
     "train": "Train a softmax regression and save it after every epoch.",
     "eval": "Judge a model: its accuracy, loss and confusions.",
     "predict": "Say what a PNG or JPEG picture of any size shows.",
+    "report": "Write one HTML page that shows what a model learned, where it errs, and lets one draw.",
     "info": "Say what is in a checkpoint, and how it was trained.",
 }
 """The commands, in the order in which one meets them, with the first sentence of their help."""

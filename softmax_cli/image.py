@@ -116,6 +116,15 @@ def read_luminance(path: Path) -> tuple[Gray, list[str]]:
         raise ImageError(f"{path} is not a PNG or JPEG picture") from error
 
 
+def encode_png(pixels: Gray) -> bytes:
+    """Return grey (h, w) or red, green, blue, opacity (h, w, 4) as the bytes of a PNG file."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
 _DAMAGED = (
     OSError,
     SyntaxError,

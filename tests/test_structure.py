@@ -27,10 +27,20 @@ LAYERS = [
     ["solvers.newton"],
     ["training"],
     ["checkpoint"],
+    ["report.findings"],
+    ["report.charts"],
+    ["report.page"],
     ["commands.terminal", "commands.threads"],
     ["commands.messages", "commands.progress", "commands.signals"],
     ["commands.options"],
-    ["commands.download", "commands.train", "commands.eval", "commands.predict", "commands.info"],
+    [
+        "commands.download",
+        "commands.train",
+        "commands.eval",
+        "commands.predict",
+        "commands.info",
+        "commands.report",
+    ],
     ["cli"],
     ["__main__"],
 ]
@@ -40,6 +50,8 @@ OWNERS = {
     "tqdm": ("cli", "commands"),
     "requests": ("data.download",),
     "PIL": ("image",),
+    "matplotlib": ("report.charts",),
+    "jinja2": ("report.page",),
 }
 
 

@@ -23,9 +23,7 @@ log = logging.getLogger(__name__)
 
 @click.command()
 @options.checkpoint
-@click.option(
-    "--dataset", metavar="NAME", help="Another data set than the model's: a name or a folder, as for train."
-)
+@options.dataset
 @click.option(
     "--split",
     type=click.Choice(["test", "validation", "train"]),
@@ -63,7 +61,7 @@ def command(
     rival = options.load_checkpoint(other) if other else None
     source = options.make_source(data_dir, offline)
     data = options.load_data(model, dataset, "test" if split == "test" else "train", source)
-    check_fit(model, data)
+    options.check_fit(model, data)
     if rival:
         _check_rival(model, rival, data, split)
     indices = _indices(model, data, split)
@@ -122,27 +120,10 @@ def _check_rival(model: "Checkpoint", rival: "Checkpoint", data: "Dataset", spli
     """Raise `DataError` for models that cannot be compared; say so where the comparison is not fair."""
     if model.class_names != rival.class_names:
         raise DataError("the two models do not know the same classes, so that they cannot be compared")
-    check_fit(rival, data)
+    options.check_fit(rival, data)
     ours, theirs = ((one.config.validation_size, one.config.seed, one.digest) for one in (model, rival))
     if split != "test" and ours != theirs:
         log.warning("the two models were not trained on the same images: only --split test is fair to both")
-
-
-def check_fit(model: "Checkpoint", data: "Dataset") -> None:
-    """Raise `DataError` for data that the model cannot see; say so where it is not what it was trained on."""
-    if data.image_shape != model.image_shape:
-        expected, found = (" x ".join(map(str, shape)) for shape in (model.image_shape, data.image_shape))
-        raise DataError(
-            f"{data.name} has images of {found} pixels, expected {expected} as the model was trained on"
-        )
-    if len(data.class_names) > len(model.class_names):
-        classes, most = len(data.class_names), len(model.class_names)
-        raise DataError(f"{data.name} has {classes} classes, expected at most the {most} of the model")
-    if data.digest != model.digest:
-        log.warning(
-            "%s (digest %s) is not the data that the model was trained on: %s (digest %s)",
-            *(data.name, data.digest[:12], model.dataset, model.digest[:12]),
-        )
 
 
 def _indices(model: "Checkpoint", data: "Dataset", split: str) -> Any:

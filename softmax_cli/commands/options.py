@@ -1,5 +1,6 @@
 """Options that several commands share, and what they stand for."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import Field, fields
 from pathlib import Path
@@ -8,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from softmax_cli.config import DEFAULT_CHECKPOINT, TrainConfig, option_name
-from softmax_cli.errors import ConfigError
+from softmax_cli.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from softmax_cli.checkpoint import Checkpoint
     from softmax_cli.data.dataset import Dataset
     from softmax_cli.data.download import Source
+
+log = logging.getLogger(__name__)
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -35,6 +38,10 @@ checkpoint = click.option(
     show_default=True,
     envvar="SOFTMAX_CHECKPOINT",
     help="The model, or SOFTMAX_CHECKPOINT.",
+)
+
+dataset = click.option(
+    "--dataset", metavar="NAME", help="Another data set than the model's: a name or a folder, as for train."
 )
 
 _data_dir = click.option(
@@ -114,3 +121,20 @@ def load_data(checkpoint: "Checkpoint", told: str | None, split: str, source: "S
             "say where it is with --dataset"
         )
     return load(told or checkpoint.dataset, split, source)
+
+
+def check_fit(model: "Checkpoint", data: "Dataset") -> None:
+    """Raise `DataError` for data that the model cannot see; say so where it is not what it was trained on."""
+    if data.image_shape != model.image_shape:
+        expected, found = (" x ".join(map(str, shape)) for shape in (model.image_shape, data.image_shape))
+        raise DataError(
+            f"{data.name} has images of {found} pixels, expected {expected} as the model was trained on"
+        )
+    if len(data.class_names) > len(model.class_names):
+        classes, most = len(data.class_names), len(model.class_names)
+        raise DataError(f"{data.name} has {classes} classes, expected at most the {most} of the model")
+    if data.digest != model.digest:
+        log.warning(
+            "%s (digest %s) is not the data that the model was trained on: %s (digest %s)",
+            *(data.name, data.digest[:12], model.dataset, model.digest[:12]),
+        )

@@ -32,6 +32,17 @@ def download_bars() -> Callable[[str, int, int], None] | None:
 
 
 @contextmanager
+def work_bar(size: int, name: str) -> Iterator[Any]:
+    """Yield a bar over work of that size; it shows nothing off a terminal, nor where it is soon done."""
+    from tqdm import tqdm
+
+    with tqdm(
+        total=size, desc=name, file=sys.stderr, disable=not on_terminal(), delay=0.5, leave=False
+    ) as bar:
+        yield bar
+
+
+@contextmanager
 def training_bar(steps: int, done: int, quiet: bool) -> Iterator[Any]:
     """Yield a bar over all steps of a run, `done` of them behind it; it shows nothing off a terminal."""
     from tqdm import tqdm

@@ -1,0 +1,109 @@
+"use strict";
+// What the model computes: softmax_cli/model.py, features.py and deskew.py again, for one image.
+
+const DATA = JSON.parse(document.getElementById("data").textContent);
+const [ROWS, COLS] = DATA.shape;
+const CLASSES = DATA.classes;
+
+// The bytes, or the little-endian float32 numbers, behind a base64 text.
+function bytesOf(text) {
+  return Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+}
+function floatsOf(text) {
+  const view = new DataView(bytesOf(text).buffer);
+  return Float64Array.from({ length: view.byteLength / 4 }, (_, i) => view.getFloat32(4 * i, true));
+}
+
+const WEIGHTS = DATA.weights && floatsOf(DATA.weights); // (pixels, classes), row by row
+
+// y_k = exp(z_k - m) / sum_j exp(z_j - m), m the largest z.
+function softmax(z) {
+  const most = Math.max(...z);
+  const e = z.map((value) => Math.exp(value - most));
+  const sum = e.reduce((a, b) => a + b, 0);
+  return e.map((value) => value / sum);
+}
+
+// What each pixel says for class k: weight times intensity.
+function contributions(image, k) {
+  return Float64Array.from(image, (value, p) => (WEIGHTS[p * CLASSES.length + k] * value) / 255);
+}
+
+// The evidence for every class: the bias, and what all pixels say.
+function evidence(image) {
+  return CLASSES.map((_, k) => contributions(image, k).reduce((a, b) => a + b, DATA.bias[k]));
+}
+
+// The image as the model weighs it: upright where it was trained on upright ones.
+function prepared(image) {
+  return DATA.deskewed ? deskew(image, ROWS, COLS) : image;
+}
+
+// The image sheared by its moments until it stands upright, its centre of mass in the middle: to the bit
+// what deskew.py does, which is why sums are whole numbers and interpolation is in float32 (Math.fround).
+function deskew(image, rows, cols) {
+  const middleRow = Math.floor(rows / 2), middleCol = Math.floor(cols / 2);
+  let mass = 0, row = 0, col = 0, squares = 0, products = 0;
+  for (let r = 0; r < rows; r++) {
+    for (let c = 0; c < cols; c++) {
+      const ink = image[r * cols + c], dr = r - middleRow, dc = c - middleCol;
+      mass += ink; row += ink * dr; col += ink * dc; squares += ink * dr * dr; products += ink * dr * dc;
+    }
+  }
+  mass = Math.max(mass, 1);
+  [row, col, squares, products] = [row, col, squares, products].map((sum) => sum / mass);
+  const variance = squares - row * row;
+  const slope = variance < 1e-9 ? 0 : (products - row * col) / variance;
+  const centred = new Float32Array(rows * cols);
+  for (let r = 0; r < rows; r++) {
+    for (let c = 0; c < cols; c++) {
+      const at = (i) => (i >= 0 && i < rows ? image[i * cols + c] : 0);
+      centred[r * cols + c] = between(at, r, row);
+    }
+  }
+  return Uint8Array.from(centred, (_, p) => {
+    const r = Math.floor(p / cols), c = p % cols;
+    const at = (j) => (j >= 0 && j < cols ? centred[r * cols + j] : 0);
+    return Math.fround(between(at, c, col + slope * (r - middleRow)) + 0.5);
+  });
+}
+
+// The value at place + offset, linear between the two whole places round it.
+function between(at, place, offset) {
+  const whole = Math.floor(offset), share = Math.fround(offset - whole);
+  const left = Math.fround(at(place + whole) * Math.fround(1 - share));
+  return Math.fround(left + Math.fround(at(place + whole + 1) * share));
+}
+
+// Values as a picture: blue above zero, red below, the stronger the clearer; `most` is full strength.
+function drawSigned(canvas, values, most) {
+  const pixels = new ImageData(COLS, ROWS);
+  values.forEach((value, p) => {
+    pixels.data.set(value > 0 ? [29, 95, 209] : [200, 40, 40], 4 * p);
+    pixels.data[4 * p + 3] = Math.round(255 * Math.sqrt(Math.abs(value) / most));
+  });
+  putPixels(canvas, pixels);
+}
+
+function drawGrey(canvas, image) {
+  const pixels = new ImageData(COLS, ROWS);
+  image.forEach((value, p) => pixels.data.set([value, value, value, 255], 4 * p));
+  putPixels(canvas, pixels);
+}
+
+function putPixels(canvas, pixels) {
+  canvas.width = pixels.width;
+  canvas.height = pixels.height;
+  canvas.getContext("2d").putImageData(pixels, 0, 0);
+}
+
+// A new element with attributes, and text or children inside.
+function element(name, attributes = {}, ...inside) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...inside);
+  return made;
+}
+
+const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}\u00a0%`;
+const signed = (value, digits = 2) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(digits);
