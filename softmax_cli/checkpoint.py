@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softmax_cli import __version__
+from softmax_cli.calibration import COLDEST, HOTTEST
 from softmax_cli.config import TrainConfig
 from softmax_cli.data.dataset import Dataset
 from softmax_cli.errors import CheckpointError, ConfigError
@@ -154,6 +155,8 @@ def _read_features(
     if not has_arrays:
         return pixels(image_shape, kind == "deskew")
     dimension = _whole(meta["features"]["dimension"])
+    if not dimension:
+        raise CheckpointError("it has no features")
     projection, phase = _FEATURES
     return fourier(
         _read_weights(archive, members[projection], (math.prod(image_shape), dimension)),
@@ -164,9 +167,7 @@ def _read_features(
 def _check_directory(file: BinaryIO) -> None:
     """Raise `CheckpointError` for a list of members that is too long to be read: `zipfile` takes any."""
     file.seek(-min(22, file.seek(0, os.SEEK_END)), os.SEEK_END)
-    end = (
-        file.read()
-    )  # the end record is the last 22 bytes, unless a comment follows, which numpy never writes
+    end = file.read()  # the last 22 bytes, unless a comment follows, which numpy never writes
     if end[:4] != b"PK\x05\x06":
         raise zipfile.BadZipFile("it does not end as an .npz file does")
     if int.from_bytes(end[12:16], "little") > DIRECTORY_LIMIT:
@@ -305,15 +306,17 @@ def _from_meta(meta: dict[str, Any], features: FeatureMap, models: dict[str, Mod
     ):
         raise ValueError("its features are not those of its config")
     temperature = meta["temperature"]
-    if type(temperature) not in (int, float) or not temperature > 0:
-        raise ValueError(f"its temperature is {temperature!r}, expected a number above 0")
+    if type(temperature) not in (int, float) or not 0.99 * COLDEST < temperature < 1.01 * HOTTEST:
+        raise ValueError(f"its temperature is not a number from {COLDEST} to {HOTTEST}")
+    if temperature != 1 and not config.calibrate:
+        raise ValueError(f"its temperature is {temperature}, but it was not calibrated")
     state = State(
         features=features,
         temperature=float(temperature),
         epoch=_whole(meta["epoch"]),
         best_epoch=_whole(meta["best_epoch"]),
         stale=_whole(meta["stale"]),
-        history=tuple(Epoch(**epoch) for epoch in meta["history"]),
+        history=tuple(map(_epoch, meta["history"])),
         **models,
     )
     if not state.best_epoch <= state.epoch == len(state.history):
@@ -331,6 +334,17 @@ def _from_meta(meta: dict[str, Any], features: FeatureMap, models: dict[str, Mod
         preparation=preparation,
         run=dict(meta["run"]),
     )
+
+
+def _epoch(values: Any) -> Epoch:
+    """Return one entry of the history; every value of it is a number, or None where that may be unknown."""
+    epoch = Epoch(**values)
+    known = (epoch.epoch, epoch.train_loss, epoch.learning_rate)
+    if not all(type(value) in (int, float) for value in known):
+        raise TypeError("its history holds an epoch without its loss or its learning rate")
+    if not all(value is None or type(value) in (int, float) for value in epoch):
+        raise TypeError("its history holds something that is not a number")
+    return epoch
 
 
 def _whole(value: Any) -> int:

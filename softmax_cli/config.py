@@ -40,8 +40,8 @@ class TrainConfig:
     fourier_bandwidth: float = _option(
         None,
         "Distance between images, pixels in [0, 1], at which they count as different.",
-        minimum=0,
-        exclusive=True,
+        minimum=0.001,
+        maximum=1000,
         shown="3.5",
     )
     fourier_smoothing: float = _option(
@@ -60,7 +60,10 @@ class TrainConfig:
     )
     batch_size: int = _option(256, "Images per step.", minimum=1)
     learning_rate: float = _option(
-        0.5, "Size of the first step along the gradient.", minimum=0, exclusive=True
+        0.5,
+        "Size of the first step along the gradient, suited to the features.",
+        minimum=0,
+        exclusive=True,
     )
     momentum: float = _option(0.9, "Share of the last step that is kept, in [0, 1).", minimum=0, below=1)
     schedule: str = _option("cosine", "How the learning rate goes on.", choices=("cosine", "constant"))
@@ -85,7 +88,9 @@ class TrainConfig:
             if is_fourier:
                 self._fill_in(key, default)
             elif getattr(self, key) is not None:
-                raise ConfigError(f"{option_name(key)} is for features fourier, not {self.features}")
+                raise ConfigError(
+                    f"{option_name(key)} is for features fourier, not {self.features}; leave it out"
+                )
         self._fill_in("epochs", 100 if self.solver == "newton" else 10)
         self._fill_in("l2", 1e-6 if is_fourier else 1e-4)
         for item in fields(self):
@@ -140,6 +145,11 @@ def continued(saved: TrainConfig, given: dict[str, Any]) -> TrainConfig:
         free.add("epochs")
     for key, now in given.items():
         before = getattr(saved, key)
+        if before is None and now is not None:
+            raise ConfigError(
+                f"the run to resume has features {saved.features}, which have no {option_name(key)}; "
+                "leave it out"
+            )
         if before != now and key not in free:
             raise ConfigError(
                 f"the run to resume has {option_name(key)} {before}, but {now} was given; "

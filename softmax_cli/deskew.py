@@ -19,19 +19,20 @@ from numpy.typing import NDArray
 
 from softmax_cli.parallel import for_each
 
-BLOCK = 1024
-"""Images that are sheared at a time."""
+BLOCK = 2**20
+"""Pixels that are sheared at a time; that takes thirty times as many bytes."""
 
 
 def deskew(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return uint8 images (n, rows, cols) set upright and centred; a blank one stays as it is."""
     upright = np.empty_like(images)
+    size = max(1, BLOCK // (images.shape[1] * images.shape[2]))
 
     def shear(begin: int) -> None:
-        block = slice(begin, begin + BLOCK)
+        block = slice(begin, begin + size)
         upright[block] = _shear(images[block])
 
-    for_each(shear, range(0, len(images), BLOCK))
+    for_each(shear, range(0, len(images), size))
     return upright
 
 

@@ -30,7 +30,7 @@ from softmax_cli.model import Floats, Labels, Model, evidence
 from softmax_cli.parallel import for_each
 
 MEMORY_LIMIT = 2**30
-"""Bytes that prepared images may take, and a projection."""
+"""Bytes that prepared images may take, and a projection, and a batch of features."""
 
 COLUMNS = 512
 """Fourier features that are made at a time: those of a batch fit in a cache."""
@@ -108,11 +108,14 @@ def draw(config: TrainConfig, image_shape: tuple[int, int]) -> FeatureMap:
     if config.features != "fourier":
         return pixels(image_shape, config.features == "deskew")
     shape = math.prod(image_shape), config.fourier_dimension
-    _check_memory(4 * math.prod(shape), f"the projection of {shape[0]:,} pixels to {shape[1]:,} features")
+    what = f"the projection of {shape[0]:,} pixels to {shape[1]:,} features"
+    _check_memory(4 * math.prod(shape), what, "choose a smaller fourier-dimension")
     generator = np.random.default_rng((config.seed, 0, 1))
-    noise = generator.standard_normal(shape, np.float32)
-    projection = smooth(noise, image_shape, config.fourier_smoothing)
-    projection /= np.float32(config.fourier_bandwidth)
+    projection = generator.standard_normal(shape, np.float32)
+    for begin in range(0, shape[1], COLUMNS):
+        part = projection[:, begin : begin + COLUMNS]
+        part[...] = smooth(part, image_shape, config.fourier_smoothing)
+        part /= np.float32(config.fourier_bandwidth)
     return fourier(projection, generator.uniform(0, 2 * math.pi, shape[1]).astype(np.float32))
 
 
@@ -134,17 +137,19 @@ def _spread(side: int, width: float) -> NDArray[np.float32]:
     return shares.astype(np.float32)
 
 
-def check_memory(feature_map: FeatureMap, images: NDArray[np.uint8]) -> None:
-    """Raise `ConfigError` where the prepared images would take more memory than `MEMORY_LIMIT`."""
+def check_memory(feature_map: FeatureMap, images: NDArray[np.uint8], batch_size: int) -> None:
+    """Raise `ConfigError` where prepared images, or a batch of features, would exceed `MEMORY_LIMIT`."""
     if feature_map.deskewed:
-        _check_memory(images.nbytes, f"a deskewed copy of {len(images):,} images")
+        _check_memory(images.nbytes, f"a deskewed copy of {len(images):,} images", "use features pixels")
+    size = min(batch_size, len(images))
+    what = f"a batch of {size:,} images with {feature_map.dimension:,} features"
+    _check_memory(4 * size * feature_map.dimension, what, "choose a smaller batch-size")
 
 
-def _check_memory(needed: int, what: str) -> None:
+def _check_memory(needed: int, what: str, remedy: str) -> None:
     if needed > MEMORY_LIMIT:
         raise ConfigError(
-            f"{what} would take {needed / 2**20:,.0f} MiB, and may take {MEMORY_LIMIT / 2**20:,.0f}; "
-            "use features pixels"
+            f"{what} would take {needed / 2**20:,.0f} MiB, and may take {MEMORY_LIMIT / 2**20:,.0f}; {remedy}"
         )
 
 

@@ -19,7 +19,7 @@ def cores() -> int:
     """
     granted = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     told = os.environ.get(VARIABLE) or str(granted)
-    if not (told.isascii() and told.isdigit() and int(told)):
+    if not (told.isascii() and told.isdigit() and len(told) < 10 and int(told)):
         raise ConfigError(f"{VARIABLE} must be a whole number above 0, not {told!r}")
     return min(int(told), granted)
 

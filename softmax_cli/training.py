@@ -22,7 +22,7 @@ BLOCK = 2048
 """Images that are judged at a time, at most."""
 
 BLOCK_VALUES = 2**24
-"""Features that are made at a time when a model is judged, at most."""
+"""Features, and pixels, that are judged at a time, at most."""
 
 SOLVERS = {"sgd": sgd.solve, "newton": newton.solve}
 
@@ -71,7 +71,7 @@ def start(config: TrainConfig, data: Dataset) -> State:
     if config.solver == "newton":
         newton.check_memory(dimension(config, data.image_shape), len(data.class_names))
     features = draw(config, data.image_shape)
-    check_memory(features, data.images)
+    check_memory(features, data.images, config.batch_size)
     zeros = Model.zeros(features.dimension, len(data.class_names))
     return State(features, 0, zeros, 1.0, zeros, zeros, best_epoch=0, stale=0, history=())
 
@@ -159,7 +159,8 @@ def judge(
     The images come in their order, a block at a time. Raises `DivergenceError` where the evidence is not
     finite.
     """
-    size = min(BLOCK, max(1, BLOCK_VALUES // features.dimension), len(indices))
+    values = max(features.dimension, data.images[0].size)
+    size = min(BLOCK, max(1, BLOCK_VALUES // values), len(indices))
     buffer = np.empty((size, features.dimension), np.float32)
     for begin in range(0, len(indices), size):
         rows = indices[begin : begin + size]

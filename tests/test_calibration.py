@@ -40,6 +40,16 @@ def test_where_there_is_no_best_temperature_it_is_left_at_one() -> None:
     assert fit_temperature(np.zeros((3, 3)), np.array([0, 1, 2])) == 1
 
 
+def test_evidence_that_all_classes_share_changes_nothing() -> None:
+    """Not even where it is a million times what tells them apart, or the evidence comes in float32."""
+    z, labels = evidence_and_labels(2)
+    best = fit_temperature(z, labels)
+    assert fit_temperature(z + 1e10, labels) == pytest.approx(best, rel=1e-4)
+    assert fit_temperature(z.astype(np.float32), labels) == pytest.approx(best, rel=1e-5)
+    heated = (1e3 * z).astype(np.float32)
+    assert fit_temperature(heated / 20, labels) == pytest.approx(50 * best, rel=1e-5)
+
+
 def test_the_temperature_has_limits() -> None:
     z, labels = evidence_and_labels(1, 2000)
     assert fit_temperature(1e-6 * z, labels) == pytest.approx(COLDEST)

@@ -254,7 +254,7 @@ def small_fourier() -> Checkpoint:
     generator = np.random.default_rng(8)
     projection, phase = (generator.normal(size=shape).astype(np.float32) for shape in ((12, 12), 12))
     checkpoint = small()
-    config = replace(checkpoint.config, features="fourier", fourier_dimension=12, l2=None)
+    config = replace(checkpoint.config, features="fourier", fourier_dimension=12, l2=None, calibrate=True)
     state = replace(checkpoint.state, features=fourier(projection, phase), temperature=1.25)
     return replace(checkpoint, config=config, state=state)
 
@@ -340,9 +340,20 @@ def test_an_outsider_can_use_fourier_features(sample: Dataset, sample_test: Data
             lambda a: with_meta(a, config=asdict(small().config)),
             "its features are not those of its config",
         ),
-        (lambda a: with_meta(a, temperature=0), "its temperature is 0, expected a number above 0"),
-        (lambda a: with_meta(a, temperature="1"), "its temperature is '1', expected a number above 0"),
-        (lambda a: with_meta(a, temperature=True), "its temperature is True, expected a number above 0"),
+        (lambda a: with_meta(a, temperature=0), "its temperature is not a number from 0.01 to 100.0"),
+        (lambda a: with_meta(a, temperature=1e300), "its temperature is not a number from 0.01"),
+        (lambda a: with_meta(a, temperature=10**400), "its temperature is not a number from 0.01"),
+        (lambda a: with_meta(a, features={"kind": "fourier", "dimension": 0}), "it has no features"),
+        (
+            lambda a: with_meta(a, config=asdict(small_fourier().config) | {"fourier_dimension": 13}),
+            "its features are not those of its config",
+        ),
+        (
+            lambda a: with_meta(a, config=asdict(small_fourier().config) | {"calibrate": False}),
+            "its temperature is 1.25, but it was not calibrated",
+        ),
+        (lambda a: with_meta(a, temperature="1"), "its temperature is not a number from 0.01"),
+        (lambda a: with_meta(a, temperature=True), "its temperature is not a number from 0.01"),
     ],
 )
 def test_features_that_are_not_as_they_should_be_are_named(
@@ -793,6 +804,7 @@ def test_a_newer_format_gives_an_upgrade_hint(saved: Path, number: object) -> No
         {"history": [{}, {}]},
         {"history": [1, 2]},
         {"history": None},
+        {"history": [{"epoch": 1, "train_loss": "x"}] * 2},
         {"run": 3},
         {"run": {"seconds": float("nan")}},
         {"run": {"seconds": float("-inf")}},

@@ -1,5 +1,6 @@
 """Two models on the same images, against exact arithmetic."""
 
+import math
 from fractions import Fraction
 from math import comb
 
@@ -30,6 +31,15 @@ def test_the_published_example_of_mcnemar() -> None:
     assert Comparison(86, 150, 1600).difference == pytest.approx(-0.04)
     low, high = Comparison(86, 150, 1600).interval
     assert (low, high) == pytest.approx((-0.0588, -0.0212), abs=3e-4)  # there: -0.059 to -0.021
+
+
+def test_the_interval_is_that_of_the_formula() -> None:
+    """(7, 2) of 50: p₁ = 8/52, p₂ = 3/52; and it ends where differences end."""
+    p1, p2, n = 8 / 52, 3 / 52, 52
+    half = 1.959963984540054 * math.sqrt((p1 + p2 - (p1 - p2) ** 2) / n)
+    assert Comparison(7, 2, 50).interval == pytest.approx((p1 - p2 - half, p1 - p2 + half), abs=1e-12)
+    assert Comparison(10, 0, 10).interval[1] == 1
+    assert Comparison(0, 10, 10).interval[0] == -1
 
 
 def test_a_million_coins_are_no_trouble() -> None:

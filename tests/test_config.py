@@ -111,7 +111,9 @@ def test_defaults() -> None:
 
 @pytest.mark.parametrize("key", FOURIER_DEFAULTS)
 def test_what_other_features_have_no_use_for_is_refused(key: str) -> None:
-    with pytest.raises(ConfigError, match=f"{option_name(key)} is for features fourier, not deskew"):
+    with pytest.raises(
+        ConfigError, match=f"{option_name(key)} is for features fourier, not deskew; leave it out"
+    ):
         TrainConfig(features="deskew", **{key: 2})
     assert getattr(TrainConfig(features="fourier", **{key: 2}), key) == 2
 
@@ -121,7 +123,8 @@ def test_what_other_features_have_no_use_for_is_refused(key: str) -> None:
     [
         ("dimension", 0, "fourier-dimension must be at least 1 and at most 100,000, not 0"),
         ("dimension", 100_001, "fourier-dimension must be at least 1 and at most 100,000, not 100001"),
-        ("bandwidth", 0, "fourier-bandwidth must be above 0, not 0.0"),
+        ("bandwidth", 1e-4, "fourier-bandwidth must be at least 0.001 and at most 1,000, not 0.0001"),
+        ("bandwidth", 1e4, "fourier-bandwidth must be at least 0.001 and at most 1,000, not 10000.0"),
         ("bandwidth", math.inf, "fourier-bandwidth must be finite, not inf"),
         ("smoothing", -1, "fourier-smoothing must be at least 0 and at most 100, not -1.0"),
     ],
@@ -232,6 +235,11 @@ def test_a_resumed_run_refuses_another_value(given: dict[str, Any], before: str,
     """The message names the option, the value of the run and the value that was given."""
     with pytest.raises(ConfigError, match=f"the run to resume has .*{before}, but {now} was given"):
         continued(TrainConfig(), given)
+
+
+def test_a_resumed_run_of_pixels_has_no_use_for_fourier_options() -> None:
+    with pytest.raises(ConfigError, match="features pixels, which have no fourier-dimension; leave it out"):
+        continued(TrainConfig(), {"fourier_dimension": 9})
 
 
 def test_a_resumed_run_takes_what_it_already_has() -> None:

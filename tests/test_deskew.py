@@ -88,8 +88,17 @@ def test_a_digit_ends_upright_in_the_middle(sample: Dataset) -> None:
 
 def test_an_image_comes_out_the_same_in_any_company(sample: Dataset) -> None:
     """Not one bit depends on the images beside it, nor on where the blocks end."""
-    images = np.random.default_rng(0).integers(0, 256, (BLOCK + 70, 28, 28), np.uint8)
+    size = BLOCK // 784
+    images = np.random.default_rng(0).integers(0, 256, (size + 70, 28, 28), np.uint8)
     images[:50] = sample.images[:50]
     whole = deskew(images)
-    for part in (slice(0, 1), slice(BLOCK - 3, BLOCK + 3), slice(BLOCK + 69, None), slice(0, None, 97)):
+    for part in (slice(0, 1), slice(size - 3, size + 3), slice(size + 69, None), slice(0, None, 97)):
         np.testing.assert_array_equal(deskew(images[part]), whole[part])
+
+
+def test_large_images_are_sheared_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory does not grow with their size times a thousand."""
+    images = np.random.default_rng(1).integers(0, 256, (5, 40, 30), np.uint8)
+    whole = deskew(images)
+    monkeypatch.setattr("softmax_cli.deskew.BLOCK", 1)
+    np.testing.assert_array_equal(deskew(images), whole)

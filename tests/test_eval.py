@@ -70,14 +70,19 @@ def test_text_names_the_scores_the_band_and_the_worst_confusions(invoke: Invoke,
 
 
 def test_the_features_are_named_and_have_a_band_of_their_own(invoke: Invoke, work: Path) -> None:
-    for kind, name in (("deskew", "deskewed pixels"), ("fourier", "500 random Fourier features of deskewed")):
-        more = ("--fourier-dimension", 500) if kind == "fourier" else ()
+    for kind, name in (
+        ("deskew", "deskewed pixels"),
+        ("fourier", "1,000 random Fourier features of deskewed"),
+    ):
+        more = ("--fourier-dimension", 1000) if kind == "fourier" else ()
         invoke("train", "--dataset", "sample", "--features", kind, *more, "--epochs", 4)
         found = json.loads(invoke("eval", "--json").stdout)
         assert found["features"].startswith(name)
         assert found["reference"] == list(SAMPLE.reference[kind])
         assert f"softmax regression on {name}" in invoke("eval").stdout
         assert f"features   {name}" in invoke("info").stdout
+    invoke("train", "--dataset", "sample", "--features", "fourier", "--fourier-dimension", 50, "--epochs", 1)
+    assert json.loads(invoke("eval", "--json").stdout)["reference"] is None  # so few can do what they can
 
 
 def test_the_splits_of_training_are_drawn_again(
@@ -113,7 +118,7 @@ def test_other_data_are_judged_and_that_is_said(
     result = invoke("eval", "-c", model_file, "--dataset", folder, "--json")
     assert json.loads(result.stdout)["dataset"] == "other"
     assert "warning: other (digest " in result.stderr
-    assert "is not the data that the model was trained on" in result.stderr
+    assert f"is not the data that {model_file} was trained on" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -266,7 +271,7 @@ def test_two_models_are_compared_on_the_same_images(
 def test_a_model_is_as_good_as_itself(invoke: Invoke, pair: tuple[Path, Path]) -> None:
     text = invoke("eval", "-c", pair[0], "--compare", pair[1]).stdout
     assert f"{pair[0]} is as good: p = 1" in text
-    assert "a difference of +0.00 % (95 % interval -0.2" in text
+    assert "a difference of +0.00 points (95 % interval -0." in text
 
 
 def test_a_small_difference_may_be_chance(invoke: Invoke, model_file: Path, work: Path) -> None:
@@ -281,6 +286,32 @@ def test_models_of_other_classes_or_shapes_cannot_be_compared(
     save(work / "other.npz", replace(trained, class_names=tuple("abcdefghij")))
     assert_fails(invoke("eval", "-c", model_file, "--compare", "other.npz"), "do not know the same classes")
     assert_fails(invoke("eval", "-c", model_file, "--compare", "absent.npz"), "no checkpoint at absent.npz")
+
+
+def test_what_is_not_fair_or_cannot_be_judged_is_said_of_the_model_it_is_true_of(
+    invoke: Invoke, trained: Checkpoint, model_file: Path, work: Path
+) -> None:
+    """Unfair: another share held out, other data. Fair: another seed, where nothing is held out."""
+    changes = {
+        "larger": {"config": replace(trained.config, validation_size=0.2)},
+        "other": {"digest": "0" * 64, "dataset": "elsewhere"},
+        "whole": {"config": replace(trained.config, validation_size=0.0)},
+        "seed": {"config": replace(trained.config, validation_size=0.0, seed=3)},
+        "flat": {"image_shape": (14, 56)},
+    }
+    for name, change in changes.items():
+        save(work / f"{name}.npz", replace(trained, **change))
+    for name in ("larger", "other"):
+        for split in ("train", "validation"):
+            result = invoke("eval", "-c", model_file, "--compare", f"{name}.npz", "--split", split)
+            assert "only --split test is fair" in result.stderr
+    assert "is not the data that other.npz was trained on" in result.stderr
+    fair = invoke(
+        "eval", "-c", "whole.npz", "--compare", "seed.npz", "--dataset", "sample", "--split", "train"
+    )
+    assert (fair.exit_code, fair.stderr) == (0, "")
+    result = invoke("eval", "-c", model_file, "--compare", "flat.npz")
+    assert_fails(result, "expected 14 x 56 as flat.npz was trained on")
 
 
 def test_a_comparison_on_images_that_one_was_trained_on_is_called_unfair(

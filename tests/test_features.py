@@ -82,10 +82,17 @@ def test_each_kind_prepares_images_as_it_says(sample: Dataset) -> None:
 
 def test_a_copy_that_is_too_large_is_refused() -> None:
     many = np.broadcast_to(np.uint8(0), (1_400_000, 28, 28))  # no memory behind it
-    check_memory(pixels((28, 28)), many)
-    check_memory(pixels((28, 28), deskewed=True), many[:1_300_000])
+    check_memory(pixels((28, 28)), many, 256)
+    check_memory(pixels((28, 28), deskewed=True), many[:1_300_000], 256)
     with pytest.raises(ConfigError, match=r"copy of 1,400,000 images would take 1,047 MiB, .* 1,024"):
-        check_memory(pixels((28, 28), deskewed=True), many)
+        check_memory(pixels((28, 28), deskewed=True), many, 256)
+
+
+def test_a_batch_that_is_too_large_is_refused() -> None:
+    images = np.broadcast_to(np.uint8(0), (400_000, 28, 28))
+    check_memory(pixels((28, 28)), images[:300_000], 10**9)
+    with pytest.raises(ConfigError, match=r"batch of 400,000 images with 784 .* choose a smaller batch-size"):
+        check_memory(pixels((28, 28)), images, 10**9)
 
 
 def test_a_projection_that_is_too_large_is_refused_before_it_is_drawn() -> None:
@@ -163,6 +170,31 @@ def test_the_cores_do_not_change_the_features(sample: Dataset, monkeypatch: pyte
         monkeypatch.setenv(VARIABLE, count)
         found.append(transform(feature_map, sample.images[:64]).tobytes())
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("width", [0.2, 0.5, 1.0, 4.0])
+def test_smoothing_spreads_a_pixel_like_a_normal_distribution(width: float) -> None:
+    """Far from the edges nothing is lost, and each neighbour has its share, by the definition."""
+    line = [math.exp(-(d**2) / (2 * width**2)) for d in range(-50, 51)]
+    image = np.zeros((101, 3), np.float32)
+    image[50, 1] = 1
+    smoothed = features.smooth(image.reshape(-1, 1), (101, 3), width).reshape(101, 3)
+    across = [math.exp(-(d**2) / (2 * width**2)) / sum(line) for d in (-1, 0, 1)]
+    np.testing.assert_allclose(smoothed, np.outer(line, across) / sum(line), rtol=1e-5, atol=1e-7)
+
+
+def test_the_gain_grows_with_the_dimension_up_to_its_limit() -> None:
+    found = [fourier(dimension, (2, 2)).gain for dimension in (1, 1000, 100_000)]
+    assert found == pytest.approx([400 / 1001, 200, 400 / 1.01])
+    assert pixels((28, 28)).gain == 1
+
+
+def test_the_features_have_random_numbers_of_their_own() -> None:
+    """They share none with the split, nor with the order of an epoch."""
+    projection = fourier(50, fourier_smoothing=0, fourier_bandwidth=1, seed=3).projection
+    for others in ((3, 0), (3, 1), (3, 2), (3, 1, 0)):
+        drawn = np.random.default_rng(others).standard_normal((784, 50), np.float32)
+        assert (projection == drawn).mean() < 0.01
 
 
 def test_the_seed_decides_the_features() -> None:

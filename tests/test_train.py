@@ -72,6 +72,22 @@ def test_the_result_is_a_sentence_without_json(invoke: Invoke, work: Path) -> No
     assert "no validation" in no_split.stdout
 
 
+def test_a_temperature_with_little_to_stand_on_is_called_so(invoke: Invoke, work: Path) -> None:
+    few = invoke("train", *SMALL, "--calibrate", "--validation-size", "0.02")
+    assert "the temperature is fitted to 100 images only" in few.stderr
+    assert " before calibration, temperature " in few.stdout
+    enough = invoke("train", *SMALL, "--calibrate", "-o", "more.npz")
+    assert "warning" not in enough.stderr
+
+
+@pytest.mark.parametrize("value", ["many", "0", "9" * 5000])
+def test_a_number_of_cores_that_is_none_is_wrong_usage(
+    value: str, invoke: Invoke, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOFTMAX_THREADS", value)
+    assert_fails(invoke("train", *SMALL), "SOFTMAX_THREADS must be a whole number above 0", code=2)
+
+
 def test_off_a_terminal_there_is_a_line_an_epoch(invoke: Invoke, work: Path) -> None:
     result = invoke("train", *SMALL)
     assert [line.split(":")[0] for line in result.stderr.splitlines()] == [

@@ -472,6 +472,21 @@ def test_a_calibrated_run_resumed_from_any_epoch_is_byte_equal(small: Dataset, s
         assert resumed.temperature == whole[-1].temperature
 
 
+@pytest.mark.parametrize("kind", ["deskew", "fourier"])
+def test_validation_sees_images_as_every_judgement_does(small: Dataset, split: Split, kind: str) -> None:
+    """Prepared once: the history says exactly what `evaluate` says of the weights that were kept."""
+    state = train(TrainConfig(features=kind, epochs=2), small, split)[-1]
+    scores = evaluate(state, small, split[1])
+    assert (scores.loss, scores.accuracy) == state.history[state.best_epoch - 1][2:4]
+
+
+@pytest.mark.parametrize(("dimension", "most"), [(100_000, 167), (10, 2048)])
+def test_many_features_are_judged_fewer_at_a_time(sample: Dataset, dimension: int, most: int) -> None:
+    features_ = features.fourier(np.zeros((784, dimension), np.float32), np.zeros(dimension, np.float32))
+    blocks = judge(Model.zeros(dimension, 10), features_, sample, np.arange(min(2 * most, 4000)))
+    assert len(next(blocks)[1]) == most
+
+
 def test_newton_can_be_calibrated(small: Dataset, split: Split) -> None:
     state = train(TrainConfig(solver="newton", calibrate=True), small, split)[-1]
     assert state.temperature != 1

@@ -61,9 +61,10 @@ def command(
     rival = options.load_checkpoint(other) if other else None
     source = options.make_source(data_dir, offline)
     data = options.load_data(model, dataset, "test" if split == "test" else "train", source)
-    options.check_fit(model, data)
-    if rival:
-        _check_rival(model, rival, data, split)
+    options.check_fit(model, data, checkpoint)
+    if rival and other:
+        options.check_fit(rival, data, other)
+        _check_rival(model, rival, split)
     indices = _indices(model, data, split)
     verdict = _judge(model, data, indices)
     result = _result(model, data, split, verdict)
@@ -116,12 +117,14 @@ def _compare(path: Path | None, ours: Verdict, theirs: Verdict) -> dict[str, Any
     }
 
 
-def _check_rival(model: "Checkpoint", rival: "Checkpoint", data: "Dataset", split: str) -> None:
+def _check_rival(model: "Checkpoint", rival: "Checkpoint", split: str) -> None:
     """Raise `DataError` for models that cannot be compared; say so where the comparison is not fair."""
     if model.class_names != rival.class_names:
         raise DataError("the two models do not know the same classes, so that they cannot be compared")
-    options.check_fit(rival, data)
-    ours, theirs = ((one.config.validation_size, one.config.seed, one.digest) for one in (model, rival))
+    ours, theirs = (
+        (one.digest, one.config.validation_size, one.config.seed if one.config.validation_size else 0)
+        for one in (model, rival)
+    )
     if split != "test" and ours != theirs:
         log.warning("the two models were not trained on the same images: only --split test is fair to both")
 
@@ -139,19 +142,21 @@ def _indices(model: "Checkpoint", data: "Dataset", split: str) -> Any:
 
 
 def _result(model: "Checkpoint", data: "Dataset", split: str, verdict: Verdict) -> dict[str, Any]:
-    scores, before = verdict.scores, verdict.before
-    reference = _band(model, data) if split == "test" else None
+    from softmax_cli.data.catalog import usual_accuracy
+
+    scores, before, features = verdict.scores, verdict.before, model.state.features
+    reference = usual_accuracy(data.name, data.digest, features.kind, features.dimension)
     return {
         "dataset": data.name,
         "split": split,
         "images": scores.images,
-        "features": model.state.features.title,
+        "features": features.title,
         "accuracy": scores.accuracy,
         "accuracy_interval": list(scores.accuracy_interval),
         **_confidence(scores),
         "temperature": model.state.temperature,
         "before_calibration": _confidence(before) if before else None,
-        "reference": list(reference) if reference else None,
+        "reference": list(reference) if reference and split == "test" else None,
         "per_class": [
             {"class": name, **score._asdict()}
             for name, score in zip(model.class_names, scores.per_class(), strict=True)
@@ -165,16 +170,6 @@ def _result(model: "Checkpoint", data: "Dataset", split: str, verdict: Verdict) 
 def _confidence(scores: "Scores") -> dict[str, float]:
     """Return the scores that depend on how sure a model is."""
     return {"loss": scores.loss, "brier": scores.brier, "ece": scores.ece}
-
-
-def _band(model: "Checkpoint", data: "Dataset") -> tuple[float, float] | None:
-    """Return the accuracy, lowest and highest, that these features usually reach, where that is known."""
-    from softmax_cli.data.catalog import CATALOG
-
-    known = CATALOG.get(data.name)
-    if known is None or known.digest != data.digest:
-        return None
-    return known.reference.get(model.state.features.kind)
 
 
 def _text(
@@ -247,7 +242,7 @@ def _reliability_table(bins: list[dict[str, float]]) -> str:
             f"{one['images']:,}",
             f"{100 * one['confidence']:.1f} %",
             f"{100 * one['accuracy']:.1f} %",
-            f"{100 * (one['accuracy'] - one['confidence']):+.1f} %",
+            f"{100 * (one['accuracy'] - one['confidence']):+.1f}",
         ]
         for one in bins
     ]
@@ -262,8 +257,8 @@ def _comparison(path: Path, result: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"{ours} {100 * result['accuracy']:.2f} %, {theirs} {100 * found['accuracy']:.2f} %: "
-            f"a difference of {100 * found['difference']:+.2f} % "
-            f"(95 % interval {100 * low:+.2f} to {100 * high:+.2f} %)",
+            f"a difference of {100 * found['difference']:+.2f} points "
+            f"(95 % interval {100 * low:+.2f} to {100 * high:+.2f})",
             f"only {ours} is right on {found['only_this_right']:,} images, "
             f"only {theirs} on {found['only_other_right']:,} (McNemar's exact test)",
             f"{ours} is {_verdict(found['difference'], found['p_value'])}",
@@ -273,7 +268,7 @@ def _comparison(path: Path, result: dict[str, Any]) -> str:
 
 def _verdict(difference: float, p_value: float) -> str:
     """Return what a difference and its p-value mean, in words."""
-    p = f"p = {p_value:.1g}" if p_value > 1e-300 else "p < 1e-300"
+    p = f"p = {p_value:.{1 if p_value < 0.01 else 2}g}" if p_value > 1e-300 else "p < 1e-300"
     if not difference:
         return f"as good: {p}"
     word = "better" if difference > 0 else "worse"
@@ -281,7 +276,6 @@ def _verdict(difference: float, p_value: float) -> str:
 
 
 def _class_table(names: list[str], scores: "Scores") -> str:
-
     rows = [
         [name, *(f"{100 * rate:.1f} %" for rate in (one.precision, one.recall, one.f1)), f"{one.images:,}"]
         for name, one in zip(names, scores.per_class(), strict=True)
@@ -290,7 +284,6 @@ def _class_table(names: list[str], scores: "Scores") -> str:
 
 
 def _confusion_table(names: list[str], scores: "Scores") -> str:
-
     rows = [[name, *map(str, row)] for name, row in zip(names, scores.confusion.tolist(), strict=True)]
     return table(["", *names], rows)
 

@@ -49,19 +49,19 @@ def _text(path: Path, meta: dict[str, Any], features: str) -> str:
         f"classes    {', '.join(meta['class_names'])}",
         f"options    {', '.join(f'{key} {value}' for key, value in config.items())}",
         f"epochs     {meta['epoch']} of {meta['config']['epochs']}, weights of epoch {meta['best_epoch']}",
-        *_scores(meta["scores"]),
+        *_scores(meta["scores"], meta["temperature"] != 1),
         *_calibration(meta["temperature"]),
         f"run        {meta['run'].get('seconds', 0):.1f} s, {_versions(meta['run'])}",
     ]
     return "\n".join(map(escape, lines))
 
 
-def _scores(scores: dict[str, Any] | None) -> list[str]:
+def _scores(scores: dict[str, Any] | None, is_calibrated: bool) -> list[str]:
     if scores is None:
         return []
     text = f"scores     train loss {scores['train_loss']:.4f}"
     if scores["validation_loss"] is not None:
-        text += f", validation loss {scores['validation_loss']:.4f}"
+        text += f", validation loss {scores['validation_loss']:.4f}" + " before calibration" * is_calibrated
         text += f", validation accuracy {100 * scores['validation_accuracy']:.2f} %"
     return [text]
 

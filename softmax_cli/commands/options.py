@@ -123,18 +123,21 @@ def load_data(checkpoint: "Checkpoint", told: str | None, split: str, source: "S
     return load(told or checkpoint.dataset, split, source)
 
 
-def check_fit(model: "Checkpoint", data: "Dataset") -> None:
-    """Raise `DataError` for data that the model cannot see; say so where it is not what it was trained on."""
+def check_fit(model: "Checkpoint", data: "Dataset", path: Path) -> None:
+    """Raise `DataError` for data that the model cannot see; say so where it is not what it was trained on.
+
+    `path` is where the model is, to name it by.
+    """
     if data.image_shape != model.image_shape:
         expected, found = (" x ".join(map(str, shape)) for shape in (model.image_shape, data.image_shape))
         raise DataError(
-            f"{data.name} has images of {found} pixels, expected {expected} as the model was trained on"
+            f"{data.name} has images of {found} pixels, expected {expected} as {path} was trained on"
         )
     if len(data.class_names) > len(model.class_names):
         classes, most = len(data.class_names), len(model.class_names)
-        raise DataError(f"{data.name} has {classes} classes, expected at most the {most} of the model")
+        raise DataError(f"{data.name} has {classes} classes, expected at most the {most} of {path}")
     if data.digest != model.digest:
         log.warning(
-            "%s (digest %s) is not the data that the model was trained on: %s (digest %s)",
-            *(data.name, data.digest[:12], model.dataset, model.digest[:12]),
+            "%s (digest %s) is not the data that %s was trained on: %s (digest %s)",
+            *(data.name, data.digest[:12], path, model.dataset, model.digest[:12]),
         )

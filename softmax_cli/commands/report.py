@@ -55,7 +55,7 @@ def command(
     model = options.load_checkpoint(checkpoint)
     check_writable(output)
     data = options.load_data(model, dataset, "test", options.make_source(data_dir, offline))
-    options.check_fit(model, data)
+    options.check_fit(model, data, checkpoint)
     page = _render(model, data, _find(model, data)).encode()
     with atomic_write(output) as file:
         file.write(page)

@@ -2,7 +2,7 @@
 
 import os
 
-from softmax_cli.parallel import VARIABLE
+from softmax_cli.parallel import VARIABLE, cores
 
 BLAS_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
@@ -18,9 +18,11 @@ def use_threads(count: int | None) -> None:
 
     The products of softmax regression are small: a second thread gains them next to nothing, and where
     another program wants that core, each product waits for it. What is worth sharing out is shared out
-    by `softmax_cli.parallel`, several products at a time.
+    by `softmax_cli.parallel`, several products at a time. Raises `ConfigError` where its variable makes no
+    sense.
     """
     for name in BLAS_VARIABLES:
         os.environ.setdefault(name, "1")
     if count:
         os.environ[VARIABLE] = str(count)
+    cores()

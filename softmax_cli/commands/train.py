@@ -169,6 +169,7 @@ def _train(
             _write_log(log_file, _log_line(state, seconds), "a")
     if not stop:
         _explain_end(checkpoint)
+        _explain_calibration(checkpoint, len(split[1]))
     if stop and not is_complete(checkpoint.state, config):
         option = "" if checkpoint.dataset in CATALOG else " --dataset FOLDER"
         option += "" if output == DEFAULT_CHECKPOINT else f" --output {shlex.quote(str(output))}"
@@ -227,6 +228,14 @@ def _explain_end(checkpoint: "Checkpoint") -> None:
         )
     elif state.epoch < config.epochs:
         log.info("stopped early: no new best since epoch %d", state.best_epoch)
+
+
+def _explain_calibration(checkpoint: "Checkpoint", held: int) -> None:
+    """Warn where the temperature has little to stand on."""
+    if checkpoint.config.calibrate and held < 200:
+        log.warning("the temperature is fitted to %d images only; hold out more with --validation-size", held)
+    if checkpoint.config.calibrate and checkpoint.state.temperature == 1:
+        log.warning("no temperature is better than any other for the images held out: it was left at 1")
 
 
 def _progress_text(state: "State") -> str:
@@ -289,7 +298,7 @@ def _keep_other_run(output: Path) -> None:
 
 
 def _result(checkpoint: "Checkpoint", output: Path) -> dict[str, Any]:
-    """Return what training came to; the figures are those of the weights that were kept."""
+    """Return what training came to; the figures are of the weights that were kept, before calibration."""
     state = checkpoint.state
     best = state.history[state.best_epoch - 1]
     validation = {"accuracy": best.validation_accuracy, "loss": best.validation_loss}
@@ -314,6 +323,6 @@ def _sentence(checkpoint: "Checkpoint", output: Path) -> str:
         )
         text += f", loss {validation['loss']:.4f}"
         if result["temperature"] != 1:
-            text += f", temperature {result['temperature']:.3f}"
+            text += f" before calibration, temperature {result['temperature']:.3f}"
         return text
     return f"{text}, train loss {result['train_loss']:.4f}, no validation"

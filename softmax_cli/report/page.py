@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softmax_cli.checkpoint import Checkpoint, describe
-from softmax_cli.data.catalog import CATALOG
+from softmax_cli.data.catalog import CATALOG, usual_accuracy
 from softmax_cli.data.dataset import Dataset
 from softmax_cli.features import evidence_of, prepare
 from softmax_cli.image import encode_png
@@ -115,15 +115,15 @@ def _embed(values: Any) -> str:
 
 def _about(checkpoint: Checkpoint, data: Dataset, findings: Findings) -> dict[str, Any]:
     """Return what was trained on what, how, and whether the result is as usual."""
-    meta, known, kind = describe(checkpoint), CATALOG.get(data.name), checkpoint.state.features.kind
-    is_known = known is not None and known.digest == data.digest
+    meta, features = describe(checkpoint), checkpoint.state.features
+    known = CATALOG.get(data.name)
     run = meta["run"]
     versions = run.get("versions", {})
     return {
-        "dataset": known.title if known and is_known else data.name,
+        "dataset": known.title if known and known.digest == data.digest else data.name,
         "trained_on": checkpoint.dataset,
         "is_other_data": data.digest != checkpoint.digest,
-        "features": checkpoint.state.features.title,
+        "features": features.title,
         "temperature": meta["temperature"],
         "epochs": f"{meta['epoch']} of {meta['config']['epochs']}, weights of epoch {meta['best_epoch']}",
         "seconds": run.get("seconds", 0.0),
@@ -132,7 +132,7 @@ def _about(checkpoint: Checkpoint, data: Dataset, findings: Findings) -> dict[st
         "config": [
             (key, value) for key, value in meta["config"].items() if key != "dataset" and value is not None
         ],
-        "reference": known.reference.get(kind) if known and is_known else None,
+        "reference": usual_accuracy(data.name, data.digest, features.kind, features.dimension),
         "images": findings.scores.images,
     }
 

@@ -54,8 +54,8 @@ TOLERANCE = 1e-5
 MEMORY_LIMIT = 2**31
 """Bytes that the factors may take, together with the copies that making them needs."""
 
-COPIES = 4
-"""Matrices as large as a block that making one factor needs at a time: block, triangle, inverse, products."""
+COPIES = 5
+"""Matrices as large as a block that making one factor takes: sample, block, triangle, inverse, products."""
 
 
 class Point(NamedTuple):
