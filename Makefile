@@ -9,10 +9,10 @@ BIN := .venv/bin
 SOFTMAX := $(BIN)/softmax
 
 .DEFAULT_GOAL := help
-.PHONY: help install download train eval predict check lint readme test soak bench clean
+.PHONY: help install download train eval predict report check lint readme test browser-test soak bench clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 install: .venv/installed  ## make .venv and install softmax into it
 
@@ -34,6 +34,9 @@ eval: .venv/installed  ## judge the model in model.npz
 predict: .venv/installed  ## say what a picture shows: make predict IMAGE=digit.png
 	$(SOFTMAX) predict '$(IMAGE)' --show
 
+report: .venv/installed-report  ## write report.html about the model in model.npz
+	$(SOFTMAX) report
+
 check: lint test  ## lint, types and tests: what must pass before a commit
 
 lint: .venv/installed-dev  ## formatting, lint and types alone
@@ -47,6 +50,9 @@ readme: .venv/installed-dev  ## write the program's own words into README.md
 test: .venv/installed-dev  ## the tests alone
 	$(BIN)/pytest
 
+browser-test: .venv/installed-browser tests/browser/node_modules  ## the report in a real browser: needs Chromium and npm
+	$(BIN)/pytest --override-ini addopts='-q --strict-markers' tests/browser
+
 soak: .venv/installed-dev  ## the tests that break files at random, all of their rounds
 	SOFTMAX_SOAK=1 $(BIN)/pytest tests/test_checkpoint.py tests/test_image.py
 
@@ -54,7 +60,7 @@ bench: .venv-bench/installed  ## measure against other trainers (an hour): make 
 	.venv-bench/bin/python benchmarks/run.py --data '$(DATA)'
 
 clean:  ## remove .venv, .venv-bench and all caches; models stay
-	rm -rf .venv .venv-bench .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf .venv .venv-bench tests/browser/node_modules .mypy_cache .pytest_cache .ruff_cache dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/installed: pyproject.toml
@@ -65,6 +71,18 @@ clean:  ## remove .venv, .venv-bench and all caches; models stay
 
 .venv/installed-dev: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+.venv/installed-report: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[report]'
+	@touch $@
+
+.venv/installed-browser: .venv/installed-dev
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[browser]'
+	@touch $@
+
+tests/browser/node_modules: tests/browser/package.json
+	npm install --prefix tests/browser --no-package-lock --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
 .venv-bench/installed: pyproject.toml

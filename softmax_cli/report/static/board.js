@@ -21,11 +21,13 @@ function startBoard() {
   }
 
   function paintStroke(points) {
-    paper.strokeStyle = "#000";
+    paper.strokeStyle = paper.fillStyle = "#000";
     paper.lineWidth = PEN_WIDTH;
     paper.lineCap = paper.lineJoin = "round";
     paper.beginPath();
-    paper.moveTo(...points[0]);
+    paper.arc(...points[0], PEN_WIDTH / 2, 0, 2 * Math.PI); // a stroke of one point is a dot
+    paper.fill();
+    paper.beginPath();
     for (const point of points) paper.lineTo(...point);
     paper.stroke();
   }

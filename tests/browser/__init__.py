@@ -1,0 +1,1 @@
+"""The report in a real browser: Debian's Chromium, driven by Playwright. Run by `make browser-test`."""
