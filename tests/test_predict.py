@@ -185,7 +185,7 @@ def test_an_explanation_has_two_colours_where_there_are_colours(monkeypatch: pyt
     monkeypatch.setattr("softmax_cli.commands.terminal._has_colour", lambda: True)
     image = np.array([[255, 255], [255, 0]], np.uint8)
     text = signed_picture(image, np.array([[2.0, -2.0], [0.0, 0.0]]))
-    blue, red, grey, black = 16 + 36 + 18 + 5, 16 + 5 * 36 + 2 * 6 + 1, 16 + 2 * 43, 16
+    blue, red, grey, black = 75, 203, 255, 232
     assert text == f"\x1b[38;5;{blue};48;5;{grey}m▀\x1b[38;5;{red};48;5;{black}m▀\x1b[0m"
 
 

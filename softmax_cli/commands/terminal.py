@@ -11,6 +11,12 @@ if TYPE_CHECKING:
 
 BAR_WIDTH = 40
 
+BLACK = 232
+"""The first of 24 greys among the 256 colours that terminals know."""
+
+BLUES, REDS = (17, 18, 20, 26, 33, 75), (52, 88, 124, 160, 196, 203)
+"""Blues and reds among them, from dark to bright."""
+
 
 def escape(text: str) -> str:
     """Return text with control characters escaped: names come from anywhere."""
@@ -70,7 +76,7 @@ def signed_picture(image: "NDArray[np.uint8]", values: "NDArray[np.float64]") ->
 
     strength = values / max(float(np.abs(values).max()), 1e-300)
     if _has_colour():
-        colours = np.pad(_tinted(image, strength), ((0, len(image) % 2), (0, 0)), constant_values=16)
+        colours = np.pad(_tinted(image, strength), ((0, len(image) % 2), (0, 0)), constant_values=BLACK)
         return "\n".join(
             "".join(f"\033[38;5;{a};48;5;{b}m▀" for a, b in zip(*pair, strict=True)) + "\033[0m"
             for pair in zip(colours[::2].tolist(), colours[1::2].tolist(), strict=True)
@@ -81,19 +87,17 @@ def signed_picture(image: "NDArray[np.uint8]", values: "NDArray[np.float64]") ->
 
 
 def _tinted(image: "NDArray[np.uint8]", strength: "NDArray[np.float64]") -> "NDArray[np.int64]":
-    """Return a colour of the 6 x 6 x 6 that terminals know for each pixel: its grey, blue or red on top."""
+    """Return a colour for each pixel: blue or red by its strength in [-1, 1], else the grey of the image."""
     import numpy as np
 
-    grey = image[..., None] / 255 * np.array([0.4, 0.4, 0.4])
-    tint = np.where(strength[..., None] > 0, np.array([0.2, 0.6, 1.0]), np.array([1.0, 0.3, 0.2]))
-    share = np.sqrt(np.abs(strength))[..., None]  # so that the weaker ones can be seen, too
-    levels = np.rint(5 * (grey * (1 - share) + tint * share)).astype(int)
-    colours: NDArray[np.int64] = 16 + levels @ np.array([36, 6, 1])
-    return colours
+    steps = np.ceil(len(BLUES) * np.sqrt(np.abs(strength))).astype(int) - 1  # the root shows weak ones, too
+    tint = np.where(strength > 0, np.take(BLUES, steps), np.take(REDS, steps))
+    greys = BLACK + image.astype(np.int64) * 24 // 256
+    return np.where(np.abs(strength) > 1 / 100, tint, greys)
 
 
 def _grey_pair(upper: int, lower: int) -> str:
-    greys = (232 + level * 24 // 256 for level in (upper, lower))  # of the 256 colours that terminals know
+    greys = (BLACK + level * 24 // 256 for level in (upper, lower))
     return "\033[38;5;{};48;5;{}m▀".format(*greys)
 
 

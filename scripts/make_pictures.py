@@ -1,0 +1,107 @@
+"""Make the pictures of the README: `python scripts/make_pictures.py MODEL.npz`, where Chromium is installed.
+
+docs/report.png: the report on the model, a digit drawn on its board. docs/explain.png: what
+`softmax predict --explain` says of tests/pictures/seven.png on a terminal with colours.
+"""
+
+import html
+import os
+import pty
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import Browser, sync_playwright
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+SEVEN = [(80, 62), (205, 62), (150, 140), (125, 235)]
+TERMINAL = """<style>
+body {{ background: #101418; color: #dde3ea; margin: 0; padding: 12px; display: inline-block }}
+pre {{ font: 14px/16px 'DejaVu Sans Mono', monospace; margin: 0 }}
+</style><pre>{}</pre>"""
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+
+
+def on_terminal(line: list[str]) -> str:
+    """Return what a command writes to a terminal with 256 colours."""
+    ours, its = pty.openpty()
+    environment = os.environ | {"TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"}
+    with subprocess.Popen(line, stdout=its, cwd=ROOT, env=environment) as process:
+        os.close(its)
+        written = b""
+        while True:
+            try:
+                chunk = os.read(ours, 1 << 16)
+            except OSError:  # Linux says so when the other end is closed
+                break
+            if not chunk:
+                break
+            written += chunk
+    assert process.returncode == 0
+    return written.decode().replace("\r\n", "\n")
+
+
+def colour(number: int) -> str:
+    """Return one of the 256 colours as CSS."""
+    if number >= 232:
+        return "rgb({0}, {0}, {0})".format(8 + 10 * (number - 232))
+    levels = (0, 95, 135, 175, 215, 255)
+    r, rest = divmod(number - 16, 36)
+    return f"rgb({levels[r]}, {levels[rest // 6]}, {levels[rest % 6]})"
+
+
+def as_html(text: str) -> str:
+    """Return terminal output as HTML: its colours, and nothing else."""
+
+    def coloured(match: re.Match[str]) -> str:
+        front, back = colour(int(match[1])), colour(int(match[2]))
+        return f'<span style="color: {front}; background: {back}">{match[3]}</span>'
+
+    text = html.escape(text)
+    text = re.sub(r"\x1b\[38;5;(\d+);48;5;(\d+)m([^\x1b]*)", coloured, text)
+    return TERMINAL.format(text.replace("\x1b[0m", ""))
+
+
+def shoot_explanation(browser: Browser, model: Path) -> None:
+    """Write docs/explain.png."""
+    line = [sys.executable, "-m", "softmax_cli", "predict", "tests/pictures/seven.png", "--explain"]
+    page = browser.new_page(device_scale_factor=1.5)
+    page.set_content(as_html(on_terminal([*line, "--checkpoint", str(model)])))
+    page.locator("body").screenshot(path=DOCS / "explain.png")
+
+
+def shoot_report(browser: Browser, model: Path, folder: Path) -> None:
+    """Write docs/report.png."""
+    line = [sys.executable, "-m", "softmax_cli", "report", "--checkpoint", str(model)]
+    subprocess.run([*line, "--output", str(folder / "report.html")], check=True)
+    page = browser.new_page(viewport={"width": 1000, "height": 1560})
+    page.goto((folder / "report.html").as_uri())
+    box = page.locator("#sheet").bounding_box()
+    assert box
+    places = [(box["x"] + x, box["y"] + y) for x, y in SEVEN]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place, steps=8)
+    page.mouse.up()
+    page.wait_for_timeout(500)  # until the bars have moved
+    page.screenshot(path=DOCS / "report.png")
+
+
+def main(model: Path) -> None:
+    """Write both."""
+    DOCS.mkdir(exist_ok=True)
+    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
+        path = os.environ.get("SOFTMAX_CHROMIUM") or shutil.which("chromium")
+        browser = playwright.chromium.launch(executable_path=path, args=QUIET)
+        shoot_explanation(browser, model.resolve())
+        shoot_report(browser, model.resolve(), Path(folder))
+        browser.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
