@@ -12,9 +12,9 @@ from typing import Any
 import click
 
 from softmax_cli import __version__
-from softmax_cli.commands.terminal import escape_lines
+from softmax_cli.commands.terminal import escape, escape_lines
 from softmax_cli.commands.threads import use_threads
-from softmax_cli.errors import ConfigError, OutputError, SoftmaxError, reason
+from softmax_cli.errors import ConfigError, DownloadError, OutputError, SoftmaxError, reason
 
 COMMANDS = {
     "download": "Download mnist or fashion-mnist into the cache and check it.",
@@ -108,7 +108,8 @@ def _print_error(error: SoftmaxError) -> None:
         import traceback
 
         traceback.print_exception(error)
-    click.echo(f"error: {escape_lines(str(error))}", err=True)
+    show = escape_lines if isinstance(error, DownloadError) else escape  # that one has a line for each mirror
+    click.echo(f"error: {show(str(error))}", err=True)
 
 
 @contextmanager

@@ -168,3 +168,29 @@ def test_a_matrix_product_uses_one_thread_unless_the_environment_says_otherwise(
         result = command("train", "--dataset", "sample", "--epochs", 1, env=clean | environment)
         assert result.returncode == 0, result.stderr
         assert load(Path("model.npz")).run["threads"] == threads
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("predict", "{}.png", "-c", "model.npz"),
+        ("predict", "picture.png", "-c", "{}.npz"),
+        ("eval", "-c", "{}.npz"),
+        ("info", "-c", "{}.npz"),
+        ("train", "--config", "{}.toml"),
+        ("train", "--dataset", "{}"),
+        ("train", "--dataset", "sample", "--output", "{}/m.npz"),
+        ("report", "-c", "{}.npz"),
+    ],
+    ids=" ".join,
+)
+def test_a_name_cannot_add_a_line_of_its_own(
+    line: tuple[str, ...], invoke: Callable[..., Result], model_file: Path, work: Path
+) -> None:
+    """A name with a newline, a carriage return and an escape sequence in it shows them spelled out."""
+    (work / "model.npz").write_bytes(model_file.read_bytes())
+    result = invoke(*(part.format("x\nerror: y\r\x1b[31m") for part in line))
+    assert result.exit_code in (1, 2)
+    assert result.stdout == ""
+    assert [text[:7] for text in result.stderr.splitlines()] == ["error: "]
+    assert "x\\nerror: y\\r\\x1b[31m" in result.stderr

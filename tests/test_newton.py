@@ -1,6 +1,7 @@
 """The Newton solver reaches the optimum, from anywhere, for every shape of data."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -206,6 +207,7 @@ def test_the_command_says_whether_it_converged(invoke: Callable[..., Result], wo
     assert result.exit_code == 0, result.stderr
     assert "converged after " in result.stderr
     assert "gradient norm" in result.stderr
+    assert re.match(r"model.npz: sample, \d+ iterations in .* s: validation accuracy", result.stdout)
     last = json.loads(Path("n.jsonl").read_text().splitlines()[-1])
     assert last["distance"] <= newton.TOLERANCE
     assert last["gradient_norm"] > 0

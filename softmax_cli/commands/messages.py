@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import click
 
-from softmax_cli.commands.terminal import escape_lines
+from softmax_cli.commands.terminal import escape
 
 
 class _StderrHandler(logging.Handler):
@@ -15,7 +15,7 @@ class _StderrHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         mark = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        text = mark + escape_lines(record.getMessage())
+        text = mark + escape(record.getMessage())
         if "tqdm" in sys.modules:
             from tqdm import tqdm
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from softmax_cli.commands import options
+from softmax_cli.commands.terminal import escape
 from softmax_cli.commands.threads import use_threads
 from softmax_cli.config import DEFAULT_CHECKPOINT, TrainConfig, continued, read_toml
 from softmax_cli.errors import ConfigError, OutputError, reason
@@ -316,11 +317,14 @@ def _result(checkpoint: "Checkpoint", output: Path) -> dict[str, Any]:
 
 def _sentence(checkpoint: "Checkpoint", output: Path) -> str:
     result = _result(checkpoint, output)
-    text = f"{output}: {checkpoint.dataset}, {result['epochs']} epochs in {result['seconds']:.1f} s"
+    is_newton = checkpoint.config.solver == "newton"
+    what = "iterations" if is_newton else "epochs"
+    text = (
+        f"{escape(f'{output}: {checkpoint.dataset}')}, {result['epochs']} {what} in {result['seconds']:.1f} s"
+    )
     if validation := result["validation"]:
-        text += (
-            f", best epoch {result['best_epoch']}: validation accuracy {100 * validation['accuracy']:.2f} %"
-        )
+        text += "" if is_newton else f", best epoch {result['best_epoch']}"
+        text += f": validation accuracy {100 * validation['accuracy']:.2f} %"
         text += f", loss {validation['loss']:.4f}"
         if result["temperature"] != 1:
             text += f" before calibration, temperature {result['temperature']:.3f}"
