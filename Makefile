@@ -53,8 +53,8 @@ test: .venv/installed-dev  ## the tests alone
 browser-test: .venv/installed-browser tests/browser/node_modules  ## the report in a real browser: needs Chromium and npm
 	$(BIN)/pytest --override-ini addopts='-q --strict-markers' tests/browser
 
-soak: .venv/installed-dev  ## the tests that break files at random, all of their rounds
-	SOFTMAX_SOAK=1 $(BIN)/pytest tests/test_checkpoint.py tests/test_image.py
+soak: .venv/installed-dev  ## the tests that break files and kill processes at random, all of their rounds
+	SOFTMAX_SOAK=1 $(BIN)/pytest tests/test_checkpoint.py tests/test_image.py tests/test_durability.py
 
 bench: .venv-bench/installed  ## measure against other trainers (an hour): make bench DATA=folder with mnist/ in it
 	.venv-bench/bin/python benchmarks/run.py --data '$(DATA)'

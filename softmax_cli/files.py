@@ -33,8 +33,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, target)
-        _sync_folder(target.parent)
+        with _synced(target.parent):
+            os.replace(temporary, target)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {reason(error)}") from error
     finally:
@@ -138,13 +138,20 @@ def _is_running(process: int) -> bool:
     return True
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut (where folders can be synced)."""
+@contextmanager
+def _synced(folder: Path) -> Iterator[None]:
+    """Make the rename that the block does in `folder` survive a power cut, where folders can be synced.
+
+    Where one cannot, the rename has still happened: that is no failure any more.
+    """
     if os.name == "nt":
+        yield
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        yield
+        with suppress(OSError):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -1,0 +1,192 @@
+"""Nothing is lost: processes that are killed, operations that are refused, writers that meet."""
+
+import io
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+
+from softmax_cli import files
+from softmax_cli.checkpoint import load, save
+from softmax_cli.data.catalog import FILE_NAMES
+from softmax_cli.data.download import Source, fetch
+from softmax_cli.errors import OutputError
+from tests.damage import SOAK
+from tests.server import FILES, Server, head, mirror, packed, small_mnist
+from tests.test_checkpoint import bits, names, small
+from tests.test_train import assert_equal_runs
+
+ROUNDS = 20 if SOAK else 3
+RUN = ("train", "--dataset", "sample", "--batch-size", "8", "--epochs", "12", "--log", "run.jsonl")
+
+
+def start(*line: str) -> subprocess.Popen[bytes]:
+    """Start a command in a process of its own that says nothing."""
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen([sys.executable, "-m", "softmax_cli", *line], stdout=quiet, stderr=quiet)
+
+
+def reported() -> int:
+    """Return how many epochs the log reports."""
+    return len(Path("run.jsonl").read_text().splitlines()) if Path("run.jsonl").exists() else 0
+
+
+def test_a_training_that_is_killed_again_and_again_ends_with_the_same_bytes(
+    invoke: Callable[..., Result], work: Path
+) -> None:
+    """After each kill the checkpoint loads, and is at least as old as the last epoch that was reported."""
+    generator = np.random.default_rng(int(time.time()) if SOAK else 0)
+    for number in itertools.count():
+        if number >= ROUNDS and Path("model.npz").exists():
+            break
+        process = start(*RUN, "--resume") if Path("model.npz").exists() else start(*RUN)
+        time.sleep(generator.uniform(0.3, 1.2))
+        process.kill()
+        process.wait()
+        if Path("model.npz").exists():
+            assert load(Path("model.npz")).state.epoch >= min(reported(), 12)
+    assert invoke("train", "--resume").exit_code == 0
+    assert load(Path("model.npz")).state.epoch == 12
+    assert invoke(*RUN[:-2], "--output", "whole.npz").exit_code == 0
+    assert_equal_runs(Path("model.npz"), Path("whole.npz"))
+    assert not list(work.glob(".*.tmp"))
+
+
+class Refusing:
+    """An operating system that refuses operation number `refused` (from 0), and counts them all."""
+
+    def __init__(self, refused: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count, self.refused = 0, refused
+        system = self
+
+        class Raw(io.FileIO):
+            def write(self, content: Any) -> int | None:
+                system.ask()
+                return super().write(content)
+
+        def open_file(path: Path, mode: str) -> Any:
+            self.ask()
+            return io.BufferedWriter(Raw(path, mode.replace("b", ""))) if "w" in mode else open(path, mode)
+
+        monkeypatch.setattr(files, "open", open_file, raising=False)
+        for name in ("open", "fsync", "replace"):
+            monkeypatch.setattr(os, name, self.guarded(getattr(os, name)))
+
+    def ask(self) -> None:
+        self.count += 1
+        if self.count == self.refused + 1:
+            raise OSError(28, "No space left on device")
+
+    def guarded(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def ask_first(*arguments: Any) -> Any:
+            self.ask()
+            return function(*arguments)
+
+        return ask_first
+
+
+def test_whatever_a_save_is_refused_the_checkpoint_is_whole(tmp_path: Path) -> None:
+    """Each operation of a save in turn: the old file and one error, or, after the last, the new one."""
+    path = tmp_path / "model.npz"
+    old, new = small(0), small(1)
+    outcomes = []
+    for refused in itertools.count():
+        save(path, old)
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            system = Refusing(refused, monkeypatch)
+            try:
+                save(path, new)
+            except OutputError as error:
+                outcomes.append(str(error))
+            else:
+                outcomes.append("saved")
+        assert bits(load(path)) == bits(new if outcomes[-1] == "saved" else old)
+        assert names(tmp_path) == ["model.npz"]
+        if system.count <= refused:
+            break
+    # Opening, writing, syncing the file, opening the folder, replacing; that the folder then cannot be
+    # synced undoes nothing.
+    assert outcomes[-2:] == ["saved", "saved"]
+    assert set(outcomes[:-2]) == {f"cannot write {path}: no space left on device"}
+    assert len(outcomes) >= 6
+
+
+def test_of_two_trainers_with_one_output_each_save_is_whole(work: Path) -> None:
+    """At every moment the file is that of one of the two."""
+    writers = [start(*RUN[:-2], "--seed", str(seed)) for seed in (1, 2)]
+    seen = set()
+    while any(writer.poll() is None for writer in writers):
+        if Path("model.npz").exists():
+            seen.add(load(Path("model.npz")).config.seed)
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert seen <= {1, 2}
+    assert load(Path("model.npz")).state.epoch == 12
+    assert not list(work.glob(".*.tmp"))
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from softmax_cli.data.catalog import FILE_NAMES
+from softmax_cli.data.download import Source, fetch
+from tests.server import small_mnist
+fetch(small_mnist(sys.argv[1]), list(FILE_NAMES), Source(Path("cache")))
+"""
+
+
+def slowly(name: str) -> Iterator[bytes | float]:
+    """Serve a file in about a tenth of a second."""
+    body = packed(name)
+    yield head(Content_Length=len(body))
+    for begin in range(0, len(body), -(-len(body) // 10)):
+        yield 0.01
+        yield body[begin : begin + -(-len(body) // 10)]
+
+
+def test_a_download_that_is_killed_anywhere_leaves_nothing_wrong(tmp_path: Path) -> None:
+    """A file is absent or valid at every moment; the rerun succeeds, and sweeps up after the dead alone."""
+    generator = np.random.default_rng(int(time.time()) if SOAK else 0)
+    root = Path(__file__).parents[1]
+    folder = tmp_path / "cache" / "mnist"
+    for number in range(ROUNDS):
+        for path in folder.glob("*"):
+            path.unlink()
+        folder.mkdir(parents=True, exist_ok=True)
+        alive = folder / f".{FILE_NAMES[0]}.{os.getppid()}.tmp"
+        alive.write_bytes(b"of a process that runs")
+        with Server(slowly) as server:
+            child = subprocess.Popen(
+                [sys.executable, "-c", CHILD, server.url],
+                cwd=tmp_path,
+                env=os.environ | {"PYTHONPATH": str(root)},
+                stderr=subprocess.DEVNULL,
+            )
+            deadline = time.monotonic() + generator.uniform(0.2, 1.0)
+            while time.monotonic() < deadline and child.poll() is None:
+                assert_absent_or_valid(folder)
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+            assert_absent_or_valid(folder)
+        with Server(mirror) as server:
+            missing = [name for name in FILE_NAMES if not (folder / name).exists()]
+            fetch(small_mnist(server.url), missing, Source(tmp_path / "cache"))
+        assert {name: (folder / name).read_bytes() for name in FILE_NAMES} == FILES, number
+        assert [path.name for path in folder.glob(".*.tmp")] == [alive.name]
+
+
+def assert_absent_or_valid(folder: Path) -> None:
+    for name in FILE_NAMES:
+        try:
+            content = (folder / name).read_bytes()
+        except FileNotFoundError:
+            continue
+        assert content == FILES[name]
