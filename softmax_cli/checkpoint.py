@@ -28,6 +28,7 @@ from softmax_cli.errors import CheckpointError, ConfigError
 from softmax_cli.features import FeatureMap, fourier, pixels
 from softmax_cli.files import atomic_write, open_regular
 from softmax_cli.model import Model
+from softmax_cli.parallel import cores
 from softmax_cli.training import Epoch, State
 
 FORMAT = 1
@@ -72,7 +73,7 @@ class Checkpoint:
             image_shape=data.image_shape,
             class_names=data.class_names,
             preparation=data.preparation,
-            run={"seconds": 0.0, "versions": versions, "threads": os.environ.get("OPENBLAS_NUM_THREADS")},
+            run={"seconds": 0.0, "versions": versions, "threads": cores()},
         )
 
     def advance(self, state: State, seconds: float) -> "Checkpoint":
@@ -217,7 +218,7 @@ def _read_meta(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> dict[str, Any
     if type(found) is not int or not 1 <= found <= FORMAT:
         raise CheckpointError(
             f"its format is {found!r}, and this version reads up to {FORMAT}; "
-            "upgrade with: pip install -U softmax_cli"
+            "a newer version of softmax wrote it: upgrade this one"
         )
     rows, columns = meta["image_shape"]
     names = meta["class_names"]

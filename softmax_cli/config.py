@@ -28,7 +28,9 @@ class TrainConfig:
     """
 
     dataset: str = _option("auto", "auto, mnist, fashion-mnist, sample, or a folder with four IDX files.")
-    solver: str = _option("sgd", "Gradient descent, or to the very optimum.", choices=("sgd", "newton"))
+    solver: str = _option(
+        "sgd", "Gradient descent, or, after a little of it, to the very optimum.", choices=("sgd", "newton")
+    )
     features: str = _option(
         "pixels",
         "What is weighed: pixels, deskewed pixels, or random Fourier features of these.",
@@ -76,7 +78,9 @@ class TrainConfig:
     validation_size: float = _option(
         0.1, "Share of the training images held out, in [0, 1).", minimum=0, below=1
     )
-    patience: int = _option(0, "Stop after this many epochs without a new best (0: never).", minimum=0)
+    patience: int = _option(
+        0, "Stop after this many epochs without a lower validation loss (0: never).", minimum=0
+    )
     calibrate: bool = _option(
         False, "Fit a temperature to the images held out, so that probabilities mean what they say."
     )

@@ -50,7 +50,7 @@ def explain(model: Model, features: FeatureMap, image: NDArray[np.uint8]) -> Exp
         angles = x @ features.projection.astype(np.float64) + features.phase
         phi, slopes = features.scale * np.cos(angles), -features.scale * np.sin(angles)
     evidence = phi @ weights + bias
-    runner_up, winner = np.argsort(evidence, kind="stable")[-2:].tolist()
+    winner, runner_up = np.argsort(-evidence, kind="stable")[:2].tolist()
     margin = weights[:, winner] - weights[:, runner_up]
     if slopes is None or features.projection is None:
         pixels = margin * x

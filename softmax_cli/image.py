@@ -191,7 +191,10 @@ def draw_digit(gray: Gray, shape: tuple[int, int], invert: bool | None = None) -
     shapes, kept = _connected_ink(ink)
     steps = ["inverted"] if dark else []
     if not kept.any():
-        return Prepared(np.zeros(shape, np.uint8), (*steps, "left blank"), ("the picture is blank",))
+        doubt = "the picture is blank"
+        if invert is not None and gray.min() < gray.max():
+            doubt = f"no ink is left of the picture; is it right to give --{'no-' * (not invert)}invert?"
+        return Prepared(np.zeros(shape, np.uint8), (*steps, "left blank"), (doubt,))
     ink = np.where(kept, ink, 0)
     doubts = []
     if ink.max() < FAINT:

@@ -16,7 +16,8 @@ from softmax_cli.data.dataset import Dataset
 from softmax_cli.data.idx import write_idx
 from softmax_cli.features import evidence_of
 from softmax_cli.model import softmax
-from tests.conftest import assert_fails
+from softmax_cli.training import start
+from tests.conftest import PICTURE, assert_fails
 
 Invoke = Callable[..., Result]
 
@@ -119,6 +120,26 @@ def test_other_data_are_judged_and_that_is_said(
     assert json.loads(result.stdout)["dataset"] == "other"
     assert "warning: other (digest " in result.stderr
     assert f"is not the data that {model_file} was trained on" in result.stderr
+
+
+def test_other_data_have_no_band_and_nothing_of_them_was_held_out(
+    invoke: Invoke, trained: Checkpoint, model_file: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "m.npz"
+    save(path, replace(trained, digest="0" * 64, dataset="elsewhere"))
+    assert json.loads(invoke("eval", "-c", path, "--dataset", "sample", "--json").stdout)["reference"] is None
+    result = invoke("eval", "-c", path, "--dataset", "sample", "--split", "validation")
+    assert_fails(result, "nothing of sample was seen in training; judge it with --split test", code=2)
+
+
+def test_a_model_that_has_learned_nothing_is_called_so(
+    invoke: Invoke, trained: Checkpoint, sample: Dataset, tmp_path: Path
+) -> None:
+    path = tmp_path / "m.npz"
+    save(path, replace(trained, state=start(trained.config, sample)))
+    for line in (("eval",), ("predict", PICTURE)):
+        assert "m.npz has not learned anything yet" in invoke(*line, "-c", path).stderr
+    assert invoke("info", "-c", path).stderr == ""
 
 
 @pytest.mark.parametrize(

@@ -801,3 +801,14 @@ def test_a_mutated_picture_is_refused_or_has_a_result(digit: Gray, file: Path, k
         else:
             assert (prepared.image.shape, prepared.image.dtype) == (SHAPE, np.uint8)
     assert 0.1 * rounds < refused < rounds
+
+
+def test_a_picture_without_ink_on_the_side_that_was_told_is_not_called_blank(
+    file: Path, sample_test: Dataset
+) -> None:
+    """Dark on white, told to be light on dark: there is nothing lighter than white."""
+    Image.fromarray(255 - enlarged(sample_test.images[0])).save(file)
+    assert prepare(file, SHAPE, "digit", False).warnings == (
+        "no ink is left of the picture; is it right to give --no-invert?",
+    )
+    assert prepare(file, SHAPE, "digit", True).warnings == ()

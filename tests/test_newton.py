@@ -215,7 +215,7 @@ def test_the_command_says_whether_it_converged(invoke: Callable[..., Result], wo
     state = load(Path("model.npz")).state
     assert np.array_equal(state.model.weights, state.last.weights)
     short = invoke("train", "--dataset", "sample", "--solver", "newton", "--epochs", 1, "-o", "short.npz")
-    assert "did not converge after 1 iterations" in short.stderr
+    assert "did not converge after 1 iteration:" in short.stderr
     assert "raise --epochs" in short.stderr
 
 

@@ -170,6 +170,7 @@ def test_an_explanation_adds_up(invoke: Invoke, model_file: Path) -> None:
     text = invoke("predict", PICTURE, "-c", model_file, "--explain").stdout
     assert f"7 rather than {ranked[1]}: {why['difference']:+.1f} of evidence, odds " in text
     assert f"difference of the biases: {why['bias_difference']:+.2f}" in text
+    assert f"+ for 7, - for {ranked[1]}, . says little" in text
     lines = text.splitlines()
     heads = [line.split()[0] for line in lines[3:13]]
     assert (lines[2].split()[0], heads) == ("class", list("0123456789"))
@@ -193,7 +194,7 @@ def test_fourier_features_are_explained_by_the_gradient(invoke: Invoke, work: Pa
     invoke("train", "--dataset", "sample", "--features", "fourier", "--fourier-dimension", 100, "--epochs", 1)
     text = invoke("predict", PICTURE, "--explain").stdout
     assert "weighs 100 random Fourier features of deskewed pixels, so that pixels do not add up" in text
-    assert "Shown is the gradient" in text
+    assert "Shown is the gradient, what more ink would do: + for 7, - for " in text
     (found,) = json.loads(invoke("predict", PICTURE, "--explain", "--json").stdout)
     assert np.shape(found["explanation"]["gradient"]) == (28, 28)
     assert "contributions" not in found["explanation"]

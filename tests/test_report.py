@@ -252,6 +252,7 @@ def test_a_model_that_has_not_learned_yet_has_a_report(
 ) -> None:
     save(work / "m.npz", replace(trained, state=start(trained.config, sample_test)))
     assert invoke("report", "-c", "m.npz").exit_code == 0
+    assert "m.npz has not learned anything yet" in invoke("report", "-c", "m.npz").stderr
     assert "has not been trained yet" in Path("report.html").read_text(encoding="utf-8")
 
 
@@ -290,7 +291,18 @@ def test_where_the_extra_is_missing_it_is_named(
     hide = lambda name, *more: None if name == "jinja2" else find_spec(name, *more)  # noqa: E731
     monkeypatch.setattr(importlib.util, "find_spec", hide)
     result = invoke("report", "-c", model_file)
-    assert_fails(result, "the report needs jinja2", "pip install 'softmax_cli[report]'", code=2)
+    assert_fails(result, "the report needs jinja2", "pip install matplotlib jinja2", code=2)
+
+
+def test_a_page_takes_the_place_of_a_page_and_of_nothing_else(
+    invoke: Invoke, model_file: Path, work: Path
+) -> None:
+    model = Path("m.npz")
+    model.write_bytes(model_file.read_bytes())
+    assert_fails(invoke("report", "-c", model, "-o", model), "m.npz is there already, and no report", code=2)
+    assert model.read_bytes() == model_file.read_bytes()
+    for _ in range(2):
+        assert invoke("report", "-c", model).exit_code == 0
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,20 @@ def test_a_link_at_the_output_is_kept_and_its_target_replaced(invoke: Invoke, wo
     assert load(Path("target.npz")).state.epoch == 2
 
 
+def test_an_earlier_log_is_kept_and_what_is_no_log_is_refused(invoke: Invoke, work: Path) -> None:
+    invoke("train", *SMALL, "--log", "run.jsonl")
+    first = Path("run.jsonl").read_bytes()
+    result = invoke("train", *SMALL, "--log", "run.jsonl", "-o", "other.npz", "--epochs", 1)
+    assert "kept the earlier run.jsonl as run.jsonl.bak" in result.stderr
+    assert Path("run.jsonl.bak").read_bytes() == first
+    assert len(Path("run.jsonl").read_text().splitlines()) == 1
+    model = Path("model.npz").read_bytes()
+    result = invoke("train", *SMALL, "-o", "third.npz", "--log", "model.npz")
+    assert_fails(result, "model.npz is there already, and no log", code=2)
+    assert Path("model.npz").read_bytes() == model
+    assert not Path("third.npz").exists()
+
+
 def test_another_run_at_the_output_is_kept_and_that_is_said(invoke: Invoke, work: Path) -> None:
     invoke("train", *SMALL)
     before = Path("model.npz").read_bytes()

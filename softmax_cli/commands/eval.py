@@ -31,7 +31,11 @@ log = logging.getLogger(__name__)
     show_default=True,
     help="Which images: the test set, those held out in training, or those trained on.",
 )
-@click.option("--reliability", is_flag=True, help="Add a table: how often it is right where it is how sure.")
+@click.option(
+    "--reliability",
+    is_flag=True,
+    help="Add a table: how sure the model was, and how often right (--json always has it).",
+)
 @click.option(
     "--compare",
     "other",
@@ -63,8 +67,8 @@ def command(
     data = options.load_data(model, dataset, "test" if split == "test" else "train", source)
     options.check_fit(model, data, checkpoint)
     if rival and other:
-        options.check_fit(rival, data, other)
         _check_rival(model, rival, split)
+        options.check_fit(rival, data, other)
     indices = _indices(model, data, split)
     verdict = _judge(model, data, indices)
     result = _result(model, data, split, verdict)
@@ -135,6 +139,8 @@ def _indices(model: "Checkpoint", data: "Dataset", split: str) -> Any:
 
     if split == "test":
         return hold_out(data.labels, 0, 0)[0]
+    if data.digest != model.digest:
+        raise ConfigError(f"nothing of {data.name} was seen in training; judge it with --split test")
     if split == "validation" and not model.config.validation_size:
         raise ConfigError("the model was trained without a validation split; judge it with --split test")
     trained, held = hold_out(data.labels, model.config.validation_size, model.config.seed)
@@ -146,6 +152,7 @@ def _result(model: "Checkpoint", data: "Dataset", split: str, verdict: Verdict) 
 
     scores, before, features = verdict.scores, verdict.before, model.state.features
     reference = usual_accuracy(data.name, data.digest, features.kind, features.dimension)
+    is_own = data.digest == model.digest
     return {
         "dataset": data.name,
         "split": split,
@@ -156,7 +163,7 @@ def _result(model: "Checkpoint", data: "Dataset", split: str, verdict: Verdict) 
         **_confidence(scores),
         "temperature": model.state.temperature,
         "before_calibration": _confidence(before) if before else None,
-        "reference": list(reference) if reference and split == "test" else None,
+        "reference": list(reference) if reference and split == "test" and is_own else None,
         "per_class": [
             {"class": name, **score._asdict()}
             for name, score in zip(model.class_names, scores.per_class(), strict=True)
@@ -246,7 +253,7 @@ def _reliability_table(bins: list[dict[str, float]]) -> str:
         ]
         for one in bins
     ]
-    return table(["sure by", "images", "mean", "right", "difference"], rows)
+    return table(["sure by", "images", "mean", "right", "points"], rows)
 
 
 def _comparison(path: Path, result: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ def command(checkpoint: Path, as_json: bool) -> None:
     """
     from softmax_cli.checkpoint import describe
 
-    model = options.load_checkpoint(checkpoint)
+    model = options.load_checkpoint(checkpoint, must_know=False)
     meta = describe(model)
     if as_json:
         import json

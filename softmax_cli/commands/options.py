@@ -92,8 +92,11 @@ def make_source(
     return Source(data_dir or cache_folder(), offline, mirrors, None if quiet else download_bars())
 
 
-def load_checkpoint(path: Path) -> "Checkpoint":
-    """Return the checkpoint at `path`; where there is none, say how to make one."""
+def load_checkpoint(path: Path, must_know: bool = True) -> "Checkpoint":
+    """Return the checkpoint at `path`; where there is none, say how to make one.
+
+    Warns of one that has learned nothing, where it `must_know` something to be of use.
+    """
     import os
     import shlex
 
@@ -103,7 +106,10 @@ def load_checkpoint(path: Path) -> "Checkpoint":
     if not os.path.lexists(path):
         output = "" if path == DEFAULT_CHECKPOINT else f" --output {shlex.quote(str(path))}"
         raise CheckpointError(f"there is no checkpoint at {path}; make one with: softmax train{output}")
-    return load(path)
+    model = load(path)
+    if not model.state.epoch and must_know:
+        log.warning("%s has not learned anything yet: training stopped before its first epoch ended", path)
+    return model
 
 
 def load_data(checkpoint: "Checkpoint", told: str | None, split: str, source: "Source") -> "Dataset":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from softmax_cli.commands import options
-from softmax_cli.commands.terminal import bars, escape, half_blocks, signed_picture, table
+from softmax_cli.commands.terminal import bars, escape, half_blocks, signed_picture, signs_of, table
 from softmax_cli.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -156,8 +156,11 @@ def _explanation(found: dict[str, Any], probabilities: dict[str, float], prepare
          f"{100 * probabilities[name]:.2f} %"]
         for name, z in found["evidence"].items()
     ]  # fmt: skip
+    what = "pixels" if "contributions" in found else "features"
+    signs = signs_of(winner, runner_up)
     if "contributions" in found:
         legend = (
+            f"{signs}\n"
             f"pixels for {winner} rather than {runner_up}: {values[values > 0].sum():+.2f}\n"
             f"pixels against it: {values[values < 0].sum():+.2f}\n"
             f"difference of the biases: {found['bias_difference']:+.2f}"
@@ -165,12 +168,11 @@ def _explanation(found: dict[str, Any], probabilities: dict[str, float], prepare
     else:
         legend = (
             f"The model weighs {found['features']}, so that pixels do not add up to evidence.\n"
-            f"Shown is the gradient: where more ink would speak for {winner} rather than {runner_up} (+), "
-            "and where against (-)."
+            f"Shown is the gradient, what more ink would do: {signs}"
         )
     return "\n".join(
         [
-            table(["class", "bias", "features", "evidence", "probability"], rows),
+            table(["class", "bias", what, "evidence", "probability"], rows),
             "",
             signed_picture(prepared.image, values),
             "",

@@ -48,7 +48,7 @@ def training_bar(steps: int, done: int, quiet: bool) -> Iterator[Any]:
     from tqdm import tqdm
 
     hidden = quiet or not on_terminal()
-    look = "{desc} {bar:24} {percentage:3.0f} %, {remaining} left{postfix}"
+    look = "{desc} {bar:10} {percentage:3.0f} %, {remaining} left{postfix}"
     with tqdm(
         total=steps, initial=done, desc="training", bar_format=look, file=sys.stderr, disable=hidden
     ) as bar:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+DOCTYPE = b"<!doctype html>"
+"""What every report begins with."""
+
 
 @click.command()
 @options.checkpoint
@@ -43,7 +46,8 @@ def command(
 ) -> None:
     """Write one HTML page that shows what a model learned, where it errs, and lets one draw.
 
-    The page asks nobody for anything: it can be mailed, printed, and opened offline.
+    The page asks nobody for anything: it can be mailed, printed, and opened offline. The board to draw on
+    is for models of pixels, deskewed or not.
 
     \b
     Example:
@@ -54,6 +58,7 @@ def command(
     _check_extra()
     model = options.load_checkpoint(checkpoint)
     check_writable(output)
+    _check_output(output)
     data = options.load_data(model, dataset, "test", options.make_source(data_dir, offline))
     options.check_fit(model, data, checkpoint)
     page = _render(model, data, _find(model, data)).encode()
@@ -72,8 +77,21 @@ def _check_extra() -> None:
     missing = [name for name in ("matplotlib", "jinja2") if find_spec(name) is None]
     if missing:
         raise ConfigError(
-            f"the report needs {' and '.join(missing)}; install it with: pip install 'softmax_cli[report]'"
+            f"the report needs {' and '.join(missing)}: the extra [report]; "
+            "install it with: pip install matplotlib jinja2"
         )
+
+
+def _check_output(output: Path) -> None:
+    """Raise `ConfigError` where the page would take the place of something that is no page."""
+    from softmax_cli.errors import OutputError
+    from softmax_cli.files import open_regular
+
+    if not output.exists():
+        return
+    with open_regular(output, OutputError) as file:
+        if file.read(len(DOCTYPE)).lower() not in (b"", DOCTYPE):
+            raise ConfigError(f"{output} is there already, and no report; give --output another name")
 
 
 def _find(model: "Checkpoint", data: "Dataset") -> "Findings":

@@ -86,6 +86,12 @@ def signed_picture(image: "NDArray[np.uint8]", values: "NDArray[np.float64]") ->
     return "\n".join("".join(line).rstrip() for line in marks.tolist())
 
 
+def signs_of(winner: str, runner_up: str) -> str:
+    """Return what the colours, or the signs, of `signed_picture` mean."""
+    marks = ("blue", "red", "grey") if _has_colour() else ("+", "-", ".")
+    return f"{marks[0]} for {winner}, {marks[1]} for {runner_up}, {marks[2]} says little"
+
+
 def _tinted(image: "NDArray[np.uint8]", strength: "NDArray[np.float64]") -> "NDArray[np.int64]":
     """Return a colour for each pixel: blue or red by its strength in [-1, 1], else the grey of the image."""
     import numpy as np

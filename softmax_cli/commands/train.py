@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LOG_START = b'{"epoch":'
+"""What every log begins with."""
+
 
 @click.command()
 @click.option(
@@ -33,7 +36,7 @@ log = logging.getLogger(__name__)
     "config_file",
     type=click.Path(path_type=Path),
     metavar="FILE.toml",
-    help="Read options from a TOML file; flags beat it.",
+    help="Read training options from a TOML file; flags beat it.",
 )
 @options.training
 @click.option(
@@ -45,19 +48,23 @@ log = logging.getLogger(__name__)
     envvar="SOFTMAX_CHECKPOINT",
     help="Where the model goes, or SOFTMAX_CHECKPOINT.",
 )
-@click.option("--resume", is_flag=True, help="Continue the run in the file at --output.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Continue the run at --output. --epochs may grow with newton or a constant schedule.",
+)
 @click.option(
     "--log",
     "log_file",
     type=click.Path(path_type=Path),
     metavar="FILE.jsonl",
-    help="Write a JSON line for each epoch.",
+    help="Write a JSON line for each epoch; an earlier log is kept as FILE.jsonl.bak.",
 )
 @click.option(
     "--threads",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Cores to use at most; the result is the same.  [default: all]",
+    help="Cores to use at most; the result is the same.  [default: SOFTMAX_THREADS, or all]",
 )
 @options.mirror
 @options.data
@@ -118,7 +125,7 @@ def _resume(output: Path, given: dict[str, Any], source: "Source") -> "tuple[Che
     from softmax_cli.files import check_writable
     from softmax_cli.training import is_complete
 
-    checkpoint = options.load_checkpoint(output)
+    checkpoint = options.load_checkpoint(output, must_know=False)
     told = given.pop("dataset", "auto")
     checkpoint = replace(checkpoint, config=continued(checkpoint.config, given))
     check_writable(output)
@@ -155,6 +162,8 @@ def _train(
         if not resume:
             _keep_other_run(output)
             save(output, checkpoint)
+            if log_file and log_file.exists() and log_file.stat().st_size:
+                _back_up(log_file)
         _write_log(log_file, "", "a" if resume else "w")
         if not fits_in_memory(data.images):
             log.info(
@@ -201,7 +210,7 @@ def _epochs(
         for state in fit(config, data, split, begun, on_batch):
             yield state, time.perf_counter() - started
             started = time.perf_counter()
-            text = _progress_text(state)
+            text = _progress_text(state, short=on_terminal())
             if on_terminal():
                 bar.set_description_str(f"epoch {state.epoch}/{config.epochs}", refresh=False)
                 bar.set_postfix_str(text, refresh=False)
@@ -218,14 +227,15 @@ def _explain_end(checkpoint: "Checkpoint") -> None:
     if config.solver == "newton":
         verdict = "converged" if has_converged(state) else "did not converge"
         more = (
-            "raise --epochs or --l2"
+            "raise --epochs, with --resume, or --l2"
             if state.epoch >= config.epochs
             else "float32 has no more to give; raise --l2"
         )
         hint = "" if has_converged(state) else f"; {more} (separable classes have no optimum at l2 0)"
-        log.info(
-            "%s after %d iterations: gradient norm %.1e, about %.0e of the loss above the optimum%s",
-            *(verdict, state.epoch, last.gradient_norm, last.distance, hint),
+        log.log(
+            logging.INFO if has_converged(state) else logging.WARNING,
+            "%s after %s: gradient norm %.1e, about %.0e of the loss above the optimum%s",
+            *(verdict, counted(state.epoch, "iteration"), last.gradient_norm, last.distance, hint),
         )
     elif state.epoch < config.epochs:
         log.info("stopped early: no new best since epoch %d", state.best_epoch)
@@ -239,8 +249,12 @@ def _explain_calibration(checkpoint: "Checkpoint", held: int) -> None:
         log.warning("no temperature is better than any other for the images held out: it was left at 1")
 
 
-def _progress_text(state: "State") -> str:
+def _progress_text(state: "State", short: bool = False) -> str:
     last = state.history[-1]
+    if short:  # there is little room beside a bar
+        held = "" if last.validation_loss is None else f", held out {last.validation_loss:.3f}"
+        accuracy = last.validation_accuracy
+        return f"loss {last.train_loss:.3f}{held}" + (f", {100 * accuracy:.2f} %" if accuracy else "")
     text = f"train loss {last.train_loss:.4f}"
     if last.validation_loss is not None and last.validation_accuracy is not None:
         text += f", validation {last.validation_loss:.4f}, accuracy {100 * last.validation_accuracy:.2f} %"
@@ -257,13 +271,17 @@ def _log_line(state: "State", seconds: float) -> str:
 
 def _check_log(log_file: Path | None, output: Path) -> None:
     """Raise `ConfigError` where the log would overwrite the model, `OutputError` where it has no place."""
-    from softmax_cli.files import check_writable
+    from softmax_cli.files import check_writable, open_regular
 
     if log_file is None:
         return
     if os.path.realpath(log_file) in (os.path.realpath(output), os.path.realpath(f"{output}.bak")):
         raise ConfigError(f"--log and --output are the same file, {log_file}; give the log a name of its own")
     check_writable(log_file)
+    if log_file.exists():
+        with open_regular(log_file, OutputError) as file:
+            if file.read(len(LOG_START)) not in (b"", LOG_START):
+                raise ConfigError(f"{log_file} is there already, and no log; give --log another name")
 
 
 def _write_log(log_file: Path | None, text: str, mode: str) -> None:
@@ -279,11 +297,8 @@ def _write_log(log_file: Path | None, text: str, mode: str) -> None:
 
 def _keep_other_run(output: Path) -> None:
     """Copy what stands at `output` to the same name with .bak, and say so, unless it has learned nothing."""
-    import shutil
-
     from softmax_cli.checkpoint import load
     from softmax_cli.errors import CheckpointError
-    from softmax_cli.files import atomic_write, open_regular
 
     if not os.path.exists(output):
         return
@@ -292,10 +307,19 @@ def _keep_other_run(output: Path) -> None:
             return
     except CheckpointError:
         pass  # whatever it is, it is somebody's
-    backup = output.with_name(f"{output.name}.bak")
-    with open_regular(output, OutputError) as old, atomic_write(backup) as kept:
+    _back_up(output)
+
+
+def _back_up(path: Path) -> None:
+    """Copy a file to the same name with .bak, and say so."""
+    import shutil
+
+    from softmax_cli.files import atomic_write, open_regular
+
+    backup = path.with_name(f"{path.name}.bak")
+    with open_regular(path, OutputError) as old, atomic_write(backup) as kept:
         shutil.copyfileobj(old, kept)
-    log.warning("kept the earlier %s as %s", output, backup)
+    log.warning("kept the earlier %s as %s", path, backup)
 
 
 def _result(checkpoint: "Checkpoint", output: Path) -> dict[str, Any]:
@@ -315,13 +339,16 @@ def _result(checkpoint: "Checkpoint", output: Path) -> dict[str, Any]:
     }
 
 
+def counted(number: int, thing: str) -> str:
+    """Return a number of things: ``1 epoch``, ``2 epochs``."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def _sentence(checkpoint: "Checkpoint", output: Path) -> str:
     result = _result(checkpoint, output)
     is_newton = checkpoint.config.solver == "newton"
-    what = "iterations" if is_newton else "epochs"
-    text = (
-        f"{escape(f'{output}: {checkpoint.dataset}')}, {result['epochs']} {what} in {result['seconds']:.1f} s"
-    )
+    what = counted(result["epochs"], "iteration" if is_newton else "epoch")
+    text = f"{escape(f'{output}: {checkpoint.dataset}')}, {what} in {result['seconds']:.1f} s"
     if validation := result["validation"]:
         text += "" if is_newton else f", best epoch {result['best_epoch']}"
         text += f": validation accuracy {100 * validation['accuracy']:.2f} %"

@@ -132,7 +132,9 @@ def _about(checkpoint: Checkpoint, data: Dataset, findings: Findings) -> dict[st
         "config": [
             (key, value) for key, value in meta["config"].items() if key != "dataset" and value is not None
         ],
-        "reference": usual_accuracy(data.name, data.digest, features.kind, features.dimension),
+        "reference": None
+        if data.digest != checkpoint.digest
+        else usual_accuracy(data.name, data.digest, features.kind, features.dimension),
         "images": findings.scores.images,
     }
 
