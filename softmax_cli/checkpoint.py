@@ -333,7 +333,7 @@ def _from_meta(meta: dict[str, Any], features: FeatureMap, models: dict[str, Mod
         image_shape=(meta["image_shape"][0], meta["image_shape"][1]),
         class_names=tuple(meta["class_names"]),
         preparation=preparation,
-        run=dict(meta["run"]),
+        run=_run(meta["run"]),
     )
 
 
@@ -346,6 +346,16 @@ def _epoch(values: Any) -> Epoch:
     if not all(value is None or type(value) in (int, float) for value in epoch):
         raise TypeError("its history holds something that is not a number")
     return epoch
+
+
+def _run(values: Any) -> dict[str, Any]:
+    """Return what is known of the run itself; seconds are a number, versions texts."""
+    run = dict(values)
+    if type(run.get("seconds", 0)) not in (int, float):
+        raise TypeError("the seconds of its run are not a number")
+    for name, version in dict(run.get("versions", {})).items():
+        _text(name), _text(version)
+    return run
 
 
 def _whole(value: Any) -> int:

@@ -22,6 +22,8 @@ is above 512 is averaged over squares of ceil(longest / 512) pixels.
    the columns, without leaving the image.
 8. Stretch the brightest pixel to 255 and round half up.
 
+In 7 and 8 what is within 1e-9 of a half is a half.
+
 ``plain``, for other data sets: dark on light (the border's lower median above 127) is inverted; the
 picture is padded with its background to the image's proportions, resized as above, and rounded.
 
@@ -60,6 +62,9 @@ SMALLEST = 8
 
 FAINT = 32
 """Ink whose darkest is below this is probably not ink."""
+
+TIE = 1e-9
+"""What is as near as this to a half is one: whoever adds up in another order must come to the same image."""
 
 ORIENTATION = 0x0112
 """The EXIF tag that says how the camera was held."""
@@ -355,7 +360,7 @@ def _centre(picture: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.
     for axis, (side, found) in enumerate(zip(shape, picture.shape, strict=True)):
         profile = picture.sum(axis=1 - axis)
         mass = float(profile @ np.arange(found) / profile.sum())
-        corner.append(min(max(math.ceil(side / 2 - 0.5 - mass), 0), side - found))
+        corner.append(min(max(math.ceil(side / 2 - 0.5 - mass - TIE), 0), side - found))
     top, left = corner
     canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
     return canvas
@@ -366,4 +371,4 @@ def _half_up(value: float) -> int:
 
 
 def _round(values: NDArray[np.float64]) -> Gray:
-    return np.clip(np.floor(values + 0.5), 0, 255).astype(np.uint8)
+    return np.clip(np.floor(values + (0.5 + TIE)), 0, 255).astype(np.uint8)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
+from matplotlib.figure import Figure
 from PIL import Image
 
 from softmax_cli.checkpoint import Checkpoint, save
@@ -22,8 +23,8 @@ from softmax_cli.config import TrainConfig
 from softmax_cli.data.dataset import Dataset
 from softmax_cli.image import encode_png
 from softmax_cli.metrics import score, total
-from softmax_cli.model import softmax
-from softmax_cli.report import findings, page
+from softmax_cli.model import Model, softmax
+from softmax_cli.report import charts, findings, page
 from softmax_cli.report.findings import find
 from softmax_cli.training import judge, start
 from tests.conftest import assert_fails
@@ -147,6 +148,7 @@ def test_the_policy_lets_only_this_script_and_this_style_run(text: str) -> None:
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
     assert rules["default-src"] == "'none'"
     assert rules["img-src"] == "data:"
+    assert rules["base-uri"] == rules["form-action"] == "'none'"
     assert "unsafe" not in policy
     (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
     (style,) = re.findall(r"<style>(.*?)</style>", text, re.DOTALL)
@@ -207,20 +209,196 @@ def test_the_mistakes_of_a_cell_are_cut_from_one_picture(
     shown = [entry for cell in data["cells"].values() for entry in cell]
     assert len(shown) == sum(min(len(cell), 12) for cell in found.by_cell(10**6).values())
     for at, index, _, _ in shown:
-        np.testing.assert_array_equal(atlas[28 * at : 28 * at + 28], sample_test.images[index])
+        row, column = 28 * (at // 16), 28 * (at % 16)
+        np.testing.assert_array_equal(atlas[row : row + 28, column : column + 28], sample_test.images[index])
 
 
 def test_a_picture_of_cells_that_would_be_too_large_shows_fewer(
     trained: Checkpoint, sample_test: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """First fewer of each cell, then fewer cells: those with the most confident mistakes."""
     found = find(trained.state, sample_test, np.arange(1000))
-    most = max(map(len, found.by_cell(12).values()))
-    monkeypatch.setattr(page, "ATLAS_ROWS", 28 * len(found.by_cell(10**6)))  # one of each
-    _, cells = page._atlas(found, sample_test)
-    assert most > 1
+    ones = len(page._tiled([cell[0] for cell in found.by_cell(1).values()], sample_test))
+    monkeypatch.setattr(page, "ATLAS_LIMIT", ones)
+    atlas, cells = page._atlas(found, sample_test)
+    assert len(atlas or b"") <= ones
     assert {len(cell) for cell in cells.values()} == {1}
+    assert len(cells) == len(found.by_cell(1))
+    monkeypatch.setattr(page, "ATLAS_LIMIT", ones // 2)
+    atlas, cells = page._atlas(found, sample_test)
+    assert 0 < len(atlas or b"") <= ones // 2
+    shown = [entry[1] for cell in cells.values() for entry in cell]
+    firsts = [cell[0].image for cell in found.by_cell(1).values()]
+    assert shown == firsts[: len(shown)]
     monkeypatch.setattr(page, "ATLAS_LIMIT", 10)
     assert page._atlas(found, sample_test) == (None, {})
+
+
+def many(classes: int, side: int, seed: int = 0) -> tuple[Checkpoint, Dataset]:
+    """Return a model that guesses, and noisy images: the most that a page may have to hold."""
+    generator = np.random.default_rng(seed)
+    images = generator.integers(0, 256, (4000, side, side), np.uint8)
+    labels = generator.integers(0, classes, 4000).astype(np.uint8)
+    names = tuple(f"class number {k}" for k in range(classes))
+    data = Dataset("noise", "0" * 64, images, labels, names, "plain")
+    state = start(TrainConfig(), data)
+    weights = generator.normal(size=state.model.weights.shape).astype(np.float32)
+    state = replace(state, model=Model(weights, state.model.bias))
+    return Checkpoint.begin(TrainConfig(), data, state), data
+
+
+@pytest.mark.parametrize(("classes", "side"), [(2, 28), (47, 28), (50, 20), (200, 28), (10, 64), (10, 200)])
+def test_no_page_is_larger_than_a_megabyte(classes: int, side: int) -> None:
+    model, data = many(classes, side)
+    text = page.render(model, data, find(model.state, data, np.arange(len(data))))
+    assert len(text.encode()) < 1_000_000
+    parsed = Page(text)
+    buttons = [a["data-cell"] for a, _ in parsed.all("button") if "data-cell" in a]
+    assert buttons
+    assert set(buttons) <= set(parsed.data["cells"])
+    assert ("is too large for a page; here are the most frequent confusions" in text) == (classes > 50)
+
+
+def rows_of(parsed: Page, title: str) -> list[list[str]]:
+    """Return the cells of the table in the section with that title."""
+    rows: list[list[str]] = []
+    inside = False
+    for name, _, text in parsed.elements:
+        if name == "h2":
+            inside = "".join(text).strip() == title
+        if inside and name == "tr":
+            rows.append([])
+        if inside and name in ("th", "td", "button"):
+            cell = "".join(text).strip()
+            if name == "button":
+                rows[-1][-1] = cell
+            else:
+                rows[-1].append(cell)
+    return rows
+
+
+def plain(text: str) -> str:
+    return text.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_the_figures_are_those_of_the_scores(text: str, trained: Checkpoint, sample_test: Dataset) -> None:
+    """The cards, the confusion matrix, the table of classes, the most confident mistakes."""
+    parsed, found = Page(text), find(trained.state, sample_test, np.arange(1000))
+    scores = found.scores
+    cards = [plain(value).strip() for _, value in parsed.all("dd")]
+    low, high = scores.accuracy_interval
+    assert cards[:2] == [
+        f"{100 * scores.accuracy:.2f} %",
+        f"95 % interval {100 * low:.2f} % to {100 * high:.2f} %",
+    ]
+    assert [cards[2], cards[4], cards[6]] == [f"{v:.4f}" for v in (scores.loss, scores.brier, scores.ece)]
+    matrix = rows_of(parsed, "Confusion")
+    assert matrix[0][1:] == list("0123456789")
+    assert [[int(cell) for cell in row[1:]] for row in matrix[1:]] == scores.confusion.tolist()
+    table = rows_of(parsed, "Class by class")
+    for row, name, one in zip(table[1:], trained.class_names, scores.per_class(), strict=True):
+        rates = [f"{100 * rate:.1f} %" for rate in (one.precision, one.recall, one.f1)]
+        assert [plain(cell) for cell in row] == [name, *rates, f"{one.images:,}"]
+    captions = " ".join(plain(" ".join(parsed.words)).split())
+    images = [a for a, _ in parsed.all("img") if a["alt"].startswith("Image ")]
+    assert len(images) == min(40, len(found.mistakes))
+    for attributes, mistake in zip(images, found.mistakes, strict=False):
+        assert attributes["alt"] == f"Image {mistake.image}, of class {mistake.true}"
+        np.testing.assert_array_equal(picture(attributes["src"]), sample_test.images[mistake.image])
+        shares = f"{100 * mistake.true_probability:.1f} %", f"{100 * mistake.probability:.1f} %"
+        assert f"{mistake.true} {shares[0]} taken for {mistake.guess} {shares[1]}" in captions
+    means = [a for a, _ in parsed.all("img") if a["alt"].startswith("Mean image of ")]
+    for attributes, mean in zip(means, found.means, strict=True):
+        assert np.abs(picture(attributes["src"]) - mean).max() <= 0.5 + 1e-9
+    for bias in trained.state.model.bias:
+        assert f"bias {bias:+.2f}" in captions
+
+
+@pytest.mark.parametrize(
+    ("band", "verdict"),
+    [((0.1, 0.2), "above that"), ((0.1, 0.999), "as usual"), ((0.99, 0.999), "below that")],
+)
+def test_the_band_is_told_from_the_accuracy(
+    band: tuple[float, float],
+    verdict: str,
+    trained: Checkpoint,
+    sample_test: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(page, "usual_accuracy", lambda *_: band)
+    found = find(trained.state, sample_test, np.arange(1000))
+    text = " ".join(page.render(trained, sample_test, found).split())
+    assert f"{100 * band[1]:.1f} %: this is {verdict}." in text
+    assert "not the data that the model was trained on" not in text
+    other = replace(trained, digest="0" * 64, dataset="elsewhere")
+    text = " ".join(page.render(other, sample_test, found).split())
+    assert "not the data that the model was trained on</strong> (elsewhere)" in text
+    assert "this is" not in text
+
+
+def test_a_class_without_images_has_no_scores(trained: Checkpoint, sample_test: Dataset) -> None:
+    some = np.flatnonzero(sample_test.labels < 7)
+    parsed = Page(page.render(trained, sample_test, find(trained.state, sample_test, some)))
+    assert rows_of(parsed, "Class by class")[-1] == ["9", "–", "–", "–", "none"]
+    assert len([a for a, _ in parsed.all("img") if a["alt"].startswith("Mean image of ")]) == 7
+
+
+@pytest.mark.parametrize("theme", [charts.LIGHT, charts.DARK])
+def test_the_charts_draw_what_they_say(
+    trained: Checkpoint, sample_test: Dataset, monkeypatch: pytest.MonkeyPatch, theme: charts.Theme
+) -> None:
+    drawn: list[Any] = []
+
+    def keep(draw: Callable[[Any, charts.Theme], None], one: charts.Theme) -> bytes:
+        if one is theme:
+            drawn.append(Figure())
+            draw(drawn[-1], one)
+        return b"<svg/>"
+
+    monkeypatch.setattr(charts, "_svg", keep)
+    history = trained.state.history
+    charts.training_curves(history, 2)
+    scores = find(trained.state, sample_test, np.arange(1000)).scores
+    charts.reliability_diagram(scores.reliability(), scores.ece)
+    (curves,), (upper, lower) = (figure.axes for figure in drawn)
+    train, held, kept = curves.lines
+    assert train.get_ydata().tolist() == [epoch.train_loss for epoch in history]
+    assert held.get_ydata().tolist() == [epoch.validation_loss for epoch in history]
+    assert train.get_xdata().tolist() == [1, 2, 3]
+    assert set(kept.get_xdata()) == {2}
+    assert (train.get_color(), held.get_color()) == (theme.first, theme.second)
+    bins = scores.reliability()
+    assert [bar.get_height() for bar in upper.patches] == [one.accuracy for one in bins]
+    assert [bar.get_x() for bar in upper.patches] == [one.low for one in bins]
+    assert [bar.get_height() for bar in lower.patches] == [one.images for one in bins]
+
+
+def test_the_readers_own_settings_of_matplotlib_change_nothing(
+    text: str, trained: Checkpoint, sample_test: Dataset
+) -> None:
+    import matplotlib
+
+    with matplotlib.rc_context({"text.usetex": True, "axes.grid": True, "svg.fonttype": "none"}):
+        assert text == page.render(trained, sample_test, find(trained.state, sample_test, np.arange(1000)))
+
+
+def test_light_charts_are_for_light_pages(text: str) -> None:
+    for attributes, _ in Page(text).all("img"):
+        if "chart" in attributes.get("class", ""):
+            svg = base64.b64decode(attributes["src"].partition("base64,")[2]).decode()
+            own, other = (charts.LIGHT, charts.DARK)[:: 1 if "on-light" in attributes["class"] else -1]
+            assert own.ink in svg
+            assert other.ink not in svg
+
+
+@pytest.mark.parametrize(
+    "run", [{"seconds": "x"}, {"seconds": None}, {"versions": [1]}, {"versions": {"numpy": 2}}], ids=str
+)
+def test_a_run_that_makes_no_sense_is_no_checkpoint(
+    run: dict[str, Any], trained: Checkpoint, invoke: Invoke, work: Path
+) -> None:
+    save(work / "m.npz", replace(trained, run=run))
+    assert_fails(invoke("report", "-c", "m.npz"), "m.npz is not a checkpoint")
 
 
 def test_the_board_gets_the_weights_to_the_bit(text: str, trained: Checkpoint, sample_test: Dataset) -> None:
@@ -232,6 +410,7 @@ def test_the_board_gets_the_weights_to_the_bit(text: str, trained: Checkpoint, s
         image = np.frombuffer(base64.b64decode(one["pixels"]), np.uint8).reshape(28, 28)
         (same,) = np.flatnonzero((sample_test.images == image).all(axis=(1, 2)))
         assert sample_test.labels[same] == one["label"]
+    assert data["target"] == data["samples"][0]["label"] == 0
 
 
 def test_fourier_features_have_a_sentence_instead_of_a_board(

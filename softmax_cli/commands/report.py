@@ -110,5 +110,7 @@ def _render(model: "Checkpoint", data: "Dataset", findings: "Findings") -> str:
     from softmax_cli.report.page import render
 
     names = tuple(map(escape, model.class_names))
-    model = replace(model, class_names=names, dataset=escape(model.dataset))
+    versions = {escape(name): escape(text) for name, text in model.run.get("versions", {}).items()}
+    run = model.run | {"versions": versions}
+    model = replace(model, class_names=names, dataset=escape(model.dataset), run=run)
     return render(model, replace(data, name=escape(data.name)), findings)

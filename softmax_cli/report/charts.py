@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from softmax_cli.metrics import Bin
 from softmax_cli.training import Epoch
@@ -89,10 +89,11 @@ def _both(draw: Callable[["Figure", Theme], None], alt: str) -> Chart:
 
 def _svg(draw: Callable[["Figure", Theme], None], theme: Theme) -> bytes:
     """Return what `draw` draws, the same bytes each time."""
-    import matplotlib
+    from matplotlib import style
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({"svg.hashsalt": "softmax", "font.size": 10.0, "lines.markersize": 4.0}):
+    settings: dict[str, Any] = {"svg.hashsalt": "softmax", "font.size": 10.0, "lines.markersize": 4.0}
+    with style.context(["default", settings]):  # whatever the reader's own settings are
         figure = Figure(figsize=(6, 4), layout="constrained")
         figure.patch.set_alpha(0)
         draw(figure, theme)

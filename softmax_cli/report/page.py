@@ -32,14 +32,20 @@ MOST_CONFIDENT = 40
 PER_CELL = 12
 """Mistakes that are shown of all, and of each cell of the confusion matrix."""
 
-ATLAS_LIMIT = 300_000
-"""Bytes that the pictures of the cells may take; fewer are shown of each where they would take more."""
+ATLAS_COLUMNS = 16
+"""Pictures side by side in the one that holds those of all cells."""
 
-ATLAS_ROWS = 32_000
-"""Rows of pixels that they may have, laid one below the other: browsers take no picture that is taller."""
+ATLAS_LIMIT, MISTAKES_LIMIT, CLASSES_LIMIT, BOARD_LIMIT = 130_000, 60_000, 120_000, 190_000
+"""Bytes for the pictures of the cells, of the most confident mistakes, of the classes, and for the board.
 
-BOARD_LIMIT = 200_000
-"""Bytes that the weights may take for the board to be in the page."""
+All in all, and half as much again for writing them as text, this keeps the page under a megabyte.
+"""
+
+MATRIX_LIMIT = 50
+"""Classes that the confusion matrix is shown of; for more, the most frequent confusions are."""
+
+FREQUENT = 60
+"""Confusions that are shown where the matrix is not."""
 
 SLIDERS = 10
 """Classes that softmax, step by step, has sliders for, at most."""
@@ -52,20 +58,23 @@ def render(checkpoint: Checkpoint, data: Dataset, findings: Findings) -> str:
     """Return the report on a model as one HTML document; class names are shown as they are, as text."""
     script, style = "\n".join(map(_static, SCRIPTS)), _static("report.css")
     page = _environment().get_template("report.html")
+    values = _page_data(checkpoint, data, findings)
     return page.render(
         policy=_policy(script, style),
         script=script,
         style=style,
-        data=_embed(_page_data(checkpoint, data, findings)),
+        data=_embed(values),
         about=_about(checkpoint, data, findings),
         classes=checkpoint.class_names,
         scores=findings.scores,
         charts=_charts(checkpoint, findings),
-        confusion=_confusion(findings),
+        confusion=_confusion(findings, values["cells"]),
+        frequent=findings.scores.worst_confusions(FREQUENT),
+        cells=values["cells"],
         per_class=list(zip(checkpoint.class_names, findings.scores.per_class(), strict=True)),
         pictures=_class_pictures(checkpoint, findings),
         mistakes=_mistakes(findings, data),
-        board=_why_no_board(checkpoint),
+        board=_why_no_board(checkpoint, data),
         sliders=min(SLIDERS, len(checkpoint.class_names)),
         adds_up=checkpoint.state.features.projection is None,
     )
@@ -147,9 +156,11 @@ def _charts(checkpoint: Checkpoint, findings: Findings) -> dict[str, Any]:
     }
 
 
-def _confusion(findings: Findings) -> list[list[dict[str, Any]]]:
-    """Return the cells of the confusion matrix, each with its shade from 0 to 9."""
+def _confusion(findings: Findings, cells: dict[str, list[Any]]) -> list[list[dict[str, Any]]] | None:
+    """Return the cells of the confusion matrix, each with its shade from 0 to 9, or None if too many."""
     confusion = findings.scores.confusion
+    if len(confusion) > MATRIX_LIMIT:
+        return None
     errors = confusion - np.diag(np.diag(confusion))
     most = max(int(errors.max()), 1)
     return [
@@ -158,6 +169,7 @@ def _confusion(findings: Findings) -> list[list[dict[str, Any]]]:
                 "count": int(confusion[i, j]),
                 "shade": 0 if i == j else int(np.ceil(9 * np.sqrt(errors[i, j] / most))),
                 "right": i == j,
+                "opens": f"{i},{j}" in cells,
             }
             for j in range(len(confusion))
         ]
@@ -169,18 +181,18 @@ def _class_pictures(checkpoint: Checkpoint, findings: Findings) -> list[dict[str
     """Return, for each class, its mean image and, where it has one, the picture of its weights."""
     state, shape = checkpoint.state, checkpoint.image_shape
     scale = max(float(np.abs(state.model.weights).max()), 1e-30)
-    pictures = []
+    images = findings.scores.confusion.sum(axis=1)
+    pictures, room = [], CLASSES_LIMIT
     for index, mean in enumerate(findings.means):
-        weights = None
+        one: dict[str, Any] = {"class": index, "mean": None, "weights": None}
+        if images[index]:
+            one["mean"] = encode_png(np.rint(mean).astype(np.uint8))
         if state.features.projection is None:
-            weights = encode_png(signed_pixels(state.model.weights[:, index].reshape(shape) / scale))
-        pictures.append(
-            {
-                "mean": encode_png(np.rint(mean).astype(np.uint8)),
-                "weights": weights,
-                "bias": float(state.model.bias[index]),
-            }
-        )
+            one["weights"] = encode_png(signed_pixels(state.model.weights[:, index].reshape(shape) / scale))
+        room -= sum(len(one[kind] or b"") for kind in ("mean", "weights"))
+        if room < 0:
+            break
+        pictures.append(one | {"bias": float(state.model.bias[index])})
     return pictures
 
 
@@ -193,13 +205,17 @@ def signed_pixels(strength: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
 
 
 def _mistakes(findings: Findings, data: Dataset) -> list[dict[str, Any]]:
-    return [
-        {"picture": encode_png(np.asarray(data.images[mistake.image])), **mistake._asdict()}
-        for mistake in findings.most_confident(MOST_CONFIDENT)
-    ]
+    shown, room = [], MISTAKES_LIMIT
+    for mistake in findings.most_confident(MOST_CONFIDENT):
+        picture = encode_png(np.asarray(data.images[mistake.image]))
+        room -= len(picture)
+        if room < 0:
+            break
+        shown.append({"picture": picture, **mistake._asdict()})
+    return shown
 
 
-def _why_no_board(checkpoint: Checkpoint) -> str | None:
+def _why_no_board(checkpoint: Checkpoint, data: Dataset) -> str | None:
     """Return why the board is not in the page, or None where it is."""
     state = checkpoint.state
     if state.features.projection is not None:
@@ -208,8 +224,9 @@ def _why_no_board(checkpoint: Checkpoint) -> str | None:
             f"{state.features.projection.nbytes / 1e6:,.0f} MB, is too large for a page. "
             "Models of pixels, deskewed or not, have a board."
         )
-    if state.model.weights.nbytes > BOARD_LIMIT:
-        return f"The model's weights, {state.model.weights.nbytes / 1e6:.1f} MB, are too large for a page."
+    size = state.model.weights.nbytes + len(checkpoint.class_names) * data.images[0].nbytes
+    if size > BOARD_LIMIT:
+        return f"The weights and a sample of each class, {size / 1e6:.1f} MB, are too large for a page."
     return None
 
 
@@ -219,7 +236,7 @@ def _page_data(checkpoint: Checkpoint, data: Dataset, findings: Findings) -> dic
     images = np.stack([np.asarray(data.images[index]) for index in findings.samples])
     atlas, cells = _atlas(findings, data)
     first = evidence_of(state.model, state.features, prepare(state.features, images[:1]))[0]
-    has_board = _why_no_board(checkpoint) is None
+    has_board = _why_no_board(checkpoint, data) is None
     return {
         "classes": checkpoint.class_names,
         "shape": checkpoint.image_shape,
@@ -236,6 +253,7 @@ def _page_data(checkpoint: Checkpoint, data: Dataset, findings: Findings) -> dic
         "evidence": np.round(first.astype(float), 1).tolist(),
         "target": int(data.labels[findings.samples[0]]),
         "atlas": _data_uri(atlas, "png") if atlas else None,
+        "atlasColumns": ATLAS_COLUMNS,
         "cells": cells,
     }
 
@@ -245,29 +263,33 @@ def _base64(array: NDArray[Any]) -> str:
 
 
 def _atlas(findings: Findings, data: Dataset) -> tuple[bytes | None, dict[str, list[Any]]]:
-    """Return one picture with the images of all cells, one below the other, and what is where.
+    """Return one picture with the images of the cells, `ATLAS_COLUMNS` side by side, and what is where.
 
-    As many of each cell as `PER_CELL`, or fewer, so that the picture stays within `ATLAS_LIMIT`.
+    As many of each cell as `PER_CELL`, or fewer, so that the picture stays within `ATLAS_LIMIT`; where one
+    of each is too much, of the cells with the most confident mistakes.
     """
-    for count in range(PER_CELL, 0, -1):
+    for count in (PER_CELL, 8, 5, 3, 2, 1):
         cells = findings.by_cell(count)
         shown = [mistake for cell in cells.values() for mistake in cell]
-        if not shown:
-            return None, {}
-        picture = _stacked(shown, data)
-        if len(picture) <= ATLAS_LIMIT and len(shown) * data.image_shape[0] <= ATLAS_ROWS:
-            places = {(one.true, one.guess, one.image): at for at, one in enumerate(shown)}
-            return picture, {
-                f"{true},{guess}": [
-                    [places[true, guess, one.image], one.image, one.probability, one.true_probability]
-                    for one in cell
-                ]
-                for (true, guess), cell in cells.items()
-            }
-    return None, {}
+        picture = _tiled(shown, data)
+        if len(picture) <= ATLAS_LIMIT:
+            break
+    while len(picture) > ATLAS_LIMIT:
+        shown = shown[: len(shown) * ATLAS_LIMIT // (len(picture) + 1)]
+        picture = _tiled(shown, data)
+    places: dict[str, list[Any]] = {}
+    for at, one in enumerate(shown):
+        entry = [at, one.image, one.probability, one.true_probability]
+        places.setdefault(f"{one.true},{one.guess}", []).append(entry)
+    return picture or None, places
 
 
-def _stacked(mistakes: Sequence[Mistake], data: Dataset) -> bytes:
+def _tiled(mistakes: Sequence[Mistake], data: Dataset) -> bytes:
+    if not mistakes:
+        return b""
     rows, columns = data.image_shape
-    images = data.images[[mistake.image for mistake in mistakes]]
-    return encode_png(images.reshape(len(mistakes) * rows, columns))
+    lines = -(-len(mistakes) // ATLAS_COLUMNS)
+    tiles = np.zeros((lines * ATLAS_COLUMNS, rows, columns), np.uint8)
+    tiles[: len(mistakes)] = data.images[[mistake.image for mistake in mistakes]]
+    grid = tiles.reshape(lines, ATLAS_COLUMNS, rows, columns).swapaxes(1, 2)
+    return encode_png(grid.reshape(lines * rows, ATLAS_COLUMNS * columns))

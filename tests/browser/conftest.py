@@ -81,6 +81,11 @@ class Board:
             for row in rows.all()
         }
 
+    def evidence(self) -> list[float]:
+        """Return the evidence that the board shows for each class."""
+        rows = self.page.locator(".answer").all()
+        return [float(row.get_attribute("data-evidence") or "nan") for row in rows]
+
     def picture(self) -> bytes:
         """Return the board's own picture, a PNG file."""
         import base64

@@ -11,12 +11,15 @@ import pytest
 from click.testing import Result
 from PIL import Image
 
+from softmax_cli.checkpoint import Checkpoint
+from softmax_cli.config import TrainConfig
 from softmax_cli.data.dataset import Dataset
 from softmax_cli.features import evidence_of, prepare
-from softmax_cli.image import draw_digit, draw_plain
-from softmax_cli.model import cross_entropy_gradient, softmax, squared_error_gradient
+from softmax_cli.image import draw_digit, draw_plain, read_luminance
+from softmax_cli.model import Model, cross_entropy_gradient, softmax, squared_error_gradient
 from softmax_cli.report import page as report
 from softmax_cli.report.findings import find
+from softmax_cli.training import start
 from tests.browser.conftest import STROKES, Board, Report
 
 Open = Callable[..., Board]
@@ -30,6 +33,10 @@ def predicted(invoke: Callable[..., Result], file: Path, picture: bytes) -> dict
     result = invoke("predict", "board.png", "-c", file, "--json")
     assert result.exit_code == 0, result.stderr
     return dict(json.loads(result.stdout)[0]["probabilities"])
+
+
+def gray_of(picture: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(picture)).convert("L")).astype(int)
 
 
 def assert_close(found: dict[str, float], expected: dict[str, float]) -> None:
@@ -51,9 +58,9 @@ def test_it_loads_without_a_complaint_and_asks_for_nothing(
     assert board.page.evaluate(broken) == 0
     shown = board.page.evaluate("[...document.images].map(i => i.currentSrc)")
     assert len(shown) > 20
-    charts = board.page.evaluate("[...document.querySelectorAll('.chart')].map(i => i.currentSrc)")
-    sources = board.page.evaluate("[...document.querySelectorAll('source')].map(s => s.srcset)")
-    assert (charts == sources) == (scheme == "dark")
+    seen = board.page.locator(".chart").filter(visible=True).all()
+    assert len(seen) == 2
+    assert all(f"on-{scheme}" in (chart.get_attribute("class") or "") for chart in seen)
 
 
 def test_the_policy_is_in_force(reports: dict[str, Report], open_page: Open) -> None:
@@ -108,6 +115,8 @@ def test_on_paper_there_is_no_board(reports: dict[str, Report], open_page: Open)
     board.page.emulate_media(media="print")
     assert not board.page.locator("#board").is_visible()
     assert board.page.locator("#confusion").is_visible()
+    assert board.page.locator(".chart.on-light").first.is_visible()
+    assert not board.page.locator(".chart.on-dark").first.is_visible()
     assert board.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
 
 
@@ -163,8 +172,32 @@ def test_what_is_drawn_is_predicted_as_predict_does(
         board.page.locator("#clear").click()
         board.draw(strokes)
         picture = board.picture()
-        assert np.asarray(Image.open(io.BytesIO(picture)).convert("L")).min() == 0
+        assert gray_of(picture).min() == 0
         assert_close(board.probabilities(), predicted(invoke, reports[name].file, picture))
+        shown = [
+            number(part.rstrip("%").strip())
+            for part in board.page.locator(".answer .number").all_inner_texts()
+        ]
+        np.testing.assert_allclose(
+            shown[1::2], [100 * one for one in board.probabilities().values()], atol=0.051
+        )
+        evidence = [
+            float(row.get_attribute("data-evidence") or "nan") for row in board.page.locator(".answer").all()
+        ]
+        np.testing.assert_allclose(shown[::2], evidence, atol=0.0051)
+
+
+def test_drawings_as_symmetric_as_can_be_are_predicted_as_predict_does(
+    reports: dict[str, Report], open_page: Open, invoke: Callable[..., Result], work: Path
+) -> None:
+    """Their centre of mass is between two pixels, and must not fall to either side by how it was added up."""
+    board = open_page(reports["pixels"].page)
+    for half, depth in ((56, 310), (60, 220), (33, 251), (40, 160), (77, 200)):
+        board.page.locator("#clear").click()
+        board.draw([[(140 - half, 40), (140 - half, depth)], [(140 + half, 40), (140 + half, depth)]])
+        if half % 2:
+            board.draw([[(140 - half, 60), (140 + half, 60)], [(140 - half, 200), (140 + half, 200)]])
+        assert_close(board.probabilities(), predicted(invoke, reports["pixels"].file, board.picture()))
 
 
 def test_the_drawn_digits_are_told(reports: dict[str, Report], open_page: Open) -> None:
@@ -202,6 +235,70 @@ def test_any_picture_is_prepared_as_in_python(
         assert np.abs(np.array(found).reshape(28, 28) - expected.astype(int)).max() <= 1
 
 
+@pytest.mark.parametrize("preparation", ["digit", "plain"])
+@pytest.mark.parametrize("shape", [(20, 28), (28, 20), (5, 8)])
+def test_pictures_for_images_of_any_shape_are_prepared_as_in_python(
+    sample: Dataset, open_page: Open, tmp_path: Path, shape: tuple[int, int], preparation: str
+) -> None:
+    """With specks that hang together at corners only, noise at the border, faint spots, and mirror images."""
+    generator = np.random.default_rng(1)
+    labels = np.arange(20, dtype=np.uint8) % 2
+    images = generator.integers(0, 256, (20, *shape), np.uint8)
+    data = replace(sample, images=images, labels=labels, class_names=("a", "b"), preparation=preparation)
+    state = start(TrainConfig(features="deskew"), data)
+    model = Checkpoint.begin(TrainConfig(features="deskew"), data, state)
+    path = tmp_path / "shape.html"
+    path.write_text(report.render(model, data, find(state, data, np.arange(20))), encoding="utf-8")
+    board = open_page(path)
+    draw = draw_digit if preparation == "digit" else draw_plain
+    for number_ in range(25):
+        height, width = generator.integers(9, 60, 2).tolist()
+        gray = np.full((height, width), 230, np.int64) - generator.integers(
+            0, 1 + number_ % 7, (height, width)
+        )
+        top, left = (int(generator.integers(0, side - 6)) for side in (height, width))
+        gray[top : top + 6, left : left + 6] = 20 + 200 * np.eye(6, dtype=int)[:: 1 - 2 * (number_ % 2)]
+        for _ in range(6):
+            gray[tuple(int(generator.integers(side)) for side in (height, width))] -= int(
+                generator.integers(0, 90)
+            )
+        if number_ % 3 == 0:
+            gray = np.minimum(gray, gray[:, ::-1])
+        if number_ % 4 == 0:
+            gray = 255 - gray
+        picture = np.clip(gray, 0, 255).astype(np.uint8)
+        found = board.page.evaluate(
+            "([width, height, data]) => [...draw({ width, height, data: Uint8Array.from(data) })]",
+            [width, height, picture.ravel().tolist()],
+        )
+        expected = draw(picture, shape).image
+        assert np.abs(np.array(found).reshape(shape) - expected.astype(int)).max() <= 1
+    for image in images[:10]:
+        found = board.page.evaluate("data => [...prepared(Uint8Array.from(data))]", image.ravel().tolist())
+        np.testing.assert_array_equal(np.array(found).reshape(shape), prepare(state.features, image[None])[0])
+
+
+def test_colours_are_as_light_as_in_python(
+    reports: dict[str, Report], open_page: Open, tmp_path: Path
+) -> None:
+    board = open_page(reports["pixels"].page)
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    found = board.page.evaluate(
+        """values => {
+          const canvas = document.createElement('canvas');
+          canvas.width = canvas.height = 16;
+          const image = new ImageData(16, 16);
+          for (let p = 0; p < 256; p++) image.data.set([...values.slice(3 * p, 3 * p + 3), 255], 4 * p);
+          canvas.getContext('2d').putImageData(image, 0, 0);
+          return [...luminance(canvas).data];
+        }""",
+        pixels.ravel().tolist(),
+    )
+    Image.fromarray(pixels).save(tmp_path / "colours.png")
+    gray, _ = read_luminance(tmp_path / "colours.png")
+    np.testing.assert_array_equal(np.array(found).reshape(16, 16), gray)
+
+
 def test_images_are_set_upright_as_in_python(
     reports: dict[str, Report], sample_test: Dataset, open_page: Open
 ) -> None:
@@ -224,10 +321,15 @@ def test_undo_and_clear_take_back_what_was_drawn(reports: dict[str, Report], ope
     board.page.locator("#undo").click()
     assert board.probabilities() == one != blank
     board.page.locator("#samples button").nth(3).click()
-    board.page.locator("#clear").click()
-    assert (board.probabilities(), board.picture()) == (blank, none)
+    sample = board.probabilities()
+    for _ in range(2):
+        board.page.locator("#clear").click()
+        assert (board.probabilities(), board.picture()) == (blank, none)
     board.page.locator("#undo").click()
-    assert board.probabilities() == blank
+    assert board.probabilities() == sample
+    for _ in range(3):
+        board.page.locator("#undo").click()
+    assert (board.probabilities(), board.picture()) == (blank, none)
 
 
 def test_a_sample_can_be_drawn_on(
@@ -250,6 +352,15 @@ def test_the_evidence_of_any_class_can_be_seen(reports: dict[str, Report], open_
     assert text.inner_text().startswith(f"Evidence for {answer}:")
     rows.nth(2).hover()
     assert text.inner_text().startswith("Evidence for 2:")
+    weights = reports["pixels"].model.state.model.weights[:, 2].reshape(28, 28)
+    seen, speaks = board.pixels("#seen")[0, ..., 0], board.pixels("#speaks")[0].astype(int)
+    says = weights * seen / 255
+    assert (speaks[says > 0.05][:, 2] > speaks[says > 0.05][:, 0]).all()  # blue
+    assert (speaks[says < -0.05][:, 0] > speaks[says < -0.05][:, 2]).all()  # red
+    assert min((says > 0.05).sum(), (says < -0.05).sum()) > 5
+    assert not speaks[seen == 0][:, 3].any()
+    minus = rows.nth(2).locator(".bar").first.evaluate("bar => bar.classList.contains('minus')")
+    assert minus == (float(rows.nth(2).get_attribute("data-evidence") or "nan") < 0)
     parts = text.inner_text().split(": ")[1].split(", ")
     evidence = float(rows.nth(2).get_attribute("data-evidence") or "nan")
     assert sum(number(part.split()[0]) for part in parts) == pytest.approx(evidence, abs=0.02)
@@ -272,6 +383,96 @@ def test_fingers_can_draw(reports: dict[str, Report], open_page: Open) -> None:
     sheet.tap(position={"x": 100, "y": 120})
     assert board.probabilities() != blank
     assert board.page.evaluate("getComputedStyle(document.getElementById('sheet')).touchAction") == "none"
+
+
+def send(board: Board, kind: str, place: tuple[int, int], **options: object) -> None:
+    """Send a pointer event to the board, at a place in its own pixels."""
+    board.page.evaluate(
+        """([kind, x, y, options]) => {
+          const sheet = document.getElementById('sheet'), box = sheet.getBoundingClientRect();
+          sheet.setPointerCapture = () => {};
+          sheet.dispatchEvent(new PointerEvent(kind, { clientX: box.left + x, clientY: box.top + y,
+            bubbles: true, isPrimary: true, pointerId: 7, button: 0, buttons: 1, ...options }));
+        }""",
+        [kind, *place, options],
+    )
+
+
+def test_one_pointer_draws_at_a_time(reports: dict[str, Report], open_page: Open) -> None:
+    """A second finger, another button, a pointer that came back without its button: none adds to a stroke."""
+    board = open_page(reports["pixels"].page)
+    board.draw([[(60, 60), (60, 200)]])
+    expected = board.picture()
+    board.page.locator("#clear").click()
+    second = {"pointerId": 8, "isPrimary": False}
+    send(board, "pointerdown", (60, 60))
+    send(board, "pointerdown", (220, 60), **second)
+    for step in range(1, 7):
+        send(board, "pointermove", (60, 60 + round(step * 140 / 6)))
+        send(board, "pointermove", (220, 60 + 20 * step), **second)
+    send(board, "pointerup", (220, 200), **second)
+    send(board, "pointermove", (200, 200), buttons=0)
+    send(board, "pointermove", (200, 60))
+    send(board, "pointerdown", (150, 150), button=2, buttons=2)
+    send(board, "pointermove", (200, 200), buttons=2)
+    ours, theirs = (
+        np.asarray(Image.open(io.BytesIO(one)).convert("L")) for one in (board.picture(), expected)
+    )
+    assert np.abs(ours.astype(int) - theirs).max() <= 64  # the places of the mouse are not whole
+    send(board, "pointerdown", (100, 100))
+    board.page.locator("#undo").dispatch_event("click")
+    send(board, "pointerup", (100, 100))
+    assert (
+        np.abs(np.asarray(Image.open(io.BytesIO(board.picture())).convert("L")).astype(int) - ours).max() == 0
+    )
+
+
+def test_a_stroke_goes_on_outside_of_the_board(reports: dict[str, Report], open_page: Open) -> None:
+    board = open_page(reports["pixels"].page)
+    board.draw([[(140, 140), (140, 400), (270, 400), (270, 140)]])
+    board.page.mouse.move(600, 400)
+    ink = gray_of(board.picture()) < 128
+    assert ink[200:280, 262:278].any()
+
+
+def test_the_pen_of_the_keyboard_is_lifted_by_whatever_else_draws(
+    reports: dict[str, Report], open_page: Open
+) -> None:
+    board = open_page(reports["pixels"].page)
+    page = board.page
+    press, sheet = page.keyboard.press, page.locator("#sheet")
+
+    def ink() -> int:
+        return int((gray_of(board.picture()) < 128).sum())
+
+    board.draw([[(40, 40), (40, 100)]])
+    mouse = ink()
+    sheet.focus()
+    press(" ")
+    press("ArrowRight")
+    assert "The pen is down" in page.locator("#pen").inner_text()
+    page.locator("#undo").click()
+    assert "The pen is up" in page.locator("#pen").inner_text()
+    sheet.focus()
+    press("ArrowDown")
+    assert ink() == mouse
+    press(" ")
+    board.draw([[(240, 40), (240, 100)]])
+    both = ink()
+    sheet.focus()
+    press("ArrowDown")
+    assert ink() == both
+    press("Alt+ArrowLeft")
+    page.keyboard.down(" ")
+    page.keyboard.down(" ")  # as a key that is held down repeats
+    assert "The pen is down" in page.locator("#pen").inner_text()
+    page.keyboard.up(" ")
+    for _ in range(40):
+        press("ArrowRight")
+    assert "280 from the left" in page.locator("#pen").inner_text()
+    assert page.locator("#mark").evaluate("mark => mark.style.left") == "100%"
+    page.locator("#clear").click()
+    assert (ink(), "The pen is up" in page.locator("#pen").inner_text()) == (0, True)
 
 
 def test_fourier_models_have_no_board(reports: dict[str, Report], open_page: Open) -> None:
@@ -383,7 +584,12 @@ def test_a_constant_for_all_changes_nothing(reports: dict[str, Report], open_pag
     assert shares(board) == before
     assert board.page.locator("#steps-sum").inner_text() != sums
     assert "no probability moved by more than" in board.page.locator("#steps-change").inner_text()
-    board.page.locator("#steps-less").click()
+    for _ in range(12):
+        board.page.locator("#steps-more").click()
+    assert "A slider is at its end" in board.page.locator("#steps-change").inner_text()
+    assert shares(board) == before
+    while board.page.locator("#steps-sum").inner_text() != sums:
+        board.page.locator("#steps-less").click()
     assert (shares(board), board.page.locator("#steps-sum").inner_text()) == (before, sums)
 
 
@@ -410,4 +616,48 @@ def test_the_plateau_of_the_squared_error_is_shown(reports: dict[str, Report], o
     assert number(cells[-2]) == pytest.approx(-1, abs=1e-3)
     assert abs(number(cells[-1])) < 1e-6
     assert "Cross-entropy pushes it up with 1.0000" in board.page.locator("#steps-verdict").inner_text()
-    assert board.page.locator("#steps-plot polyline").count() == 2
+    lines = board.page.locator("#steps-plot polyline").all()
+    assert len(lines) == 2
+    ce, se = (
+        [float(pair.split(",")[1]) for pair in (line.get_attribute("points") or "").split()] for line in lines
+    )
+    assert ce[0] == pytest.approx(30, abs=0.1)  # a gradient of -1 is drawn at the top, 0 at the bottom
+    assert ce[-1] > 100
+    assert se[0] == pytest.approx(180, abs=0.1)
+    assert ce == sorted(ce)
+
+
+@pytest.mark.parametrize("name", ["pixels", "deskew", "fourier"])
+def test_the_sliders_start_at_the_evidence_of_the_first_sample(
+    reports: dict[str, Report], sample_test: Dataset, open_page: Open, name: str
+) -> None:
+    board, state = open_page(reports[name].page), reports[name].model.state
+    first = find(state, sample_test, np.arange(1000)).samples[:1]
+    z = evidence_of(state.model, state.features, prepare(state.features, sample_test.images[list(first)]))
+    np.testing.assert_allclose(shares(board), softmax(z.astype(float))[0], atol=0.03)  # z goes by tenths
+    assert board.page.locator("#steps-target").input_value() == "0"
+
+
+# Many classes
+
+
+def test_many_classes_with_long_names_fit_a_phone(
+    sample: Dataset, sample_test: Dataset, open_page: Open, tmp_path: Path
+) -> None:
+    """And every number that can be chosen opens."""
+    names = tuple(f"a class with a name that is rather long, number {k}" for k in range(47))
+    data = replace(sample_test, class_names=names, labels=(np.arange(1000) % 47).astype(np.uint8))
+    state = start(TrainConfig(), data)
+    weights = np.random.default_rng(0).normal(size=state.model.weights.shape).astype(np.float32)
+    state = replace(state, model=Model(weights, state.model.bias))
+    path = tmp_path / "many.html"
+    text = report.render(
+        Checkpoint.begin(TrainConfig(), data, state), data, find(state, data, np.arange(1000))
+    )
+    path.write_text(text, encoding="utf-8")
+    board = open_page(path, **NARROW)
+    assert board.page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert "Here are the first 10 of 47 classes" in board.page.locator("#steps").inner_text()
+    for button in board.page.locator("[data-cell]").all()[::100]:
+        button.click()
+        board.page.wait_for_selector("#cell canvas")

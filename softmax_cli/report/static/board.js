@@ -8,16 +8,22 @@ if (sheet) startBoard();
 
 function startBoard() {
   const paper = sheet.getContext("2d", { willReadFrequently: true });
-  const deeds = []; // what undo takes back: strokes (lists of points) and samples
-  let stroke = null; // the one being drawn
+  const show = (id, text) => { document.getElementById(id).textContent = text; };
+  const deeds = []; // what undo takes back: { points } for a stroke, { sample }, or { clear }
+  let stroke = null; // the points of the pointer that is drawing, and which pointer that is
+  let pointer = null;
+  let keyed = null; // the points of the keyboard's pen, while it is down
+  const pen = { x: 140, y: 140 };
   let chosen = null; // the class whose evidence is shown, where one was clicked
-  let seen = new Uint8Array(ROWS * COLS);
-  const pen = { x: 140, y: 140, down: false };
+  let seen = new Uint8Array(ROWS * COLS), best = 0;
+
+  // What there is on the sheet: what was done since it was last cleared.
+  const drawn = () => deeds.slice(deeds.findLastIndex((deed) => deed.clear) + 1);
 
   function paint() {
     paper.fillStyle = "#fff";
     paper.fillRect(0, 0, sheet.width, sheet.height);
-    for (const deed of deeds) deed.points ? paintStroke(deed.points) : paintSample(deed.sample);
+    for (const deed of drawn()) deed.points ? paintStroke(deed.points) : paintSample(deed.sample);
   }
 
   function paintStroke(points) {
@@ -41,14 +47,12 @@ function startBoard() {
   }
 
   function look() {
-    const last = deeds[deeds.length - 1];
+    const last = drawn().at(-1);
     seen = prepared(last && last.sample ? last.sample : draw(luminance(sheet)));
     const z = evidence(seen), y = softmax(z);
-    const best = y.indexOf(Math.max(...y));
+    best = y.indexOf(Math.max(...y));
     drawGrey(document.getElementById("seen"), seen);
-    document.getElementById("answer").textContent = deeds.length
-      ? `${CLASSES[best]}, ${percent(y[best])} sure`
-      : "The board is empty: only the biases speak.";
+    show("answer", last ? `${CLASSES[best]}, ${percent(y[best])} sure` : "The board is empty: only the biases speak.");
     const most = Math.max(1, ...z.map(Math.abs));
     rows.forEach((row, k) => {
       const [, track, value, shareTrack, share] = row.children;
@@ -70,8 +74,7 @@ function startBoard() {
     const most = Math.max(1e-9, ...all.map((one) => one.reduce((a, b) => Math.max(a, Math.abs(b)), 0)));
     const sum = all[k].reduce((a, b) => a + b, 0);
     drawSigned(document.getElementById("speaks"), all[k], most);
-    document.getElementById("speaks-text").textContent =
-      `Evidence for ${CLASSES[k]}: ${signed(sum)} from pixels, ${signed(DATA.bias[k])} from the bias`;
+    show("speaks-text", `Evidence for ${CLASSES[k]}: ${signed(sum)} from pixels, ${signed(DATA.bias[k])} from the bias`);
   }
 
   function done(deed) {
@@ -87,11 +90,11 @@ function startBoard() {
     const row = element("button", { type: "button", class: "answer", "aria-pressed": "false" },
       label, track(), part("number"), track(), part("number"));
     row.addEventListener("pointerenter", () => showEvidence(k));
-    row.addEventListener("pointerleave", () => look());
+    row.addEventListener("pointerleave", () => showEvidence(chosen ?? best));
     row.addEventListener("click", () => {
       chosen = chosen === k ? null : k;
       rows.forEach((other, j) => other.setAttribute("aria-pressed", String(j === chosen)));
-      look();
+      showEvidence(chosen ?? best);
     });
     document.getElementById("answers").append(row);
     return row;
@@ -99,65 +102,93 @@ function startBoard() {
 
   DATA.samples.forEach(({ label, pixels }) => {
     const button = element("button", { type: "button" }, CLASSES[label]);
-    button.addEventListener("click", () => done({ sample: bytesOf(pixels) }));
+    button.addEventListener("click", () => {
+      lift();
+      done({ sample: bytesOf(pixels) });
+    });
     document.getElementById("samples").append(button);
   });
 
   document.getElementById("clear").addEventListener("click", () => {
-    deeds.length = 0;
-    paint();
-    look();
+    lift();
+    if (drawn().length) done({ clear: true });
   });
   document.getElementById("undo").addEventListener("click", () => {
-    deeds.pop();
+    lift();
+    if (!stroke) deeds.pop(); // else it is the stroke being drawn that goes
+    stroke = null;
     paint();
     look();
   });
 
-  // Mouse, finger and pen.
+  // Mouse, finger and pen: the first pointer that comes draws, others wait until it has gone.
   const place = (event) => {
     const box = sheet.getBoundingClientRect();
     const x = ((event.clientX - box.left) * sheet.width) / box.width;
     return [x, ((event.clientY - box.top) * sheet.height) / box.height];
   };
+  const end = (event) => {
+    if (!stroke || event.pointerId !== pointer) return;
+    const points = stroke;
+    stroke = null;
+    done({ points });
+  };
   sheet.addEventListener("pointerdown", (event) => {
-    sheet.setPointerCapture(event.pointerId);
+    if (stroke || event.button !== 0 || !event.isPrimary) return;
+    lift();
+    pointer = event.pointerId;
+    sheet.setPointerCapture(pointer);
     stroke = [place(event)];
     paintStroke(stroke);
   });
   sheet.addEventListener("pointermove", (event) => {
-    if (!stroke) return;
+    if (!stroke || event.pointerId !== pointer) return;
+    if (!(event.buttons & 1)) return end(event);
     stroke.push(place(event));
     paintStroke(stroke.slice(-2));
   });
-  const lift = () => {
-    if (stroke) done({ points: stroke });
-    stroke = null;
-  };
-  sheet.addEventListener("pointerup", lift);
-  sheet.addEventListener("pointercancel", lift);
+  for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) sheet.addEventListener(name, end);
 
   // The keyboard: arrows move the pen, the space bar lowers and lifts it.
   const moves = { ArrowLeft: [-STEP, 0], ArrowRight: [STEP, 0], ArrowUp: [0, -STEP], ArrowDown: [0, STEP] };
   sheet.addEventListener("keydown", (event) => {
+    if (event.altKey || event.ctrlKey || event.metaKey) return;
     if (event.key === " ") {
-      pen.down = !pen.down;
-      if (pen.down) done({ points: [[pen.x, pen.y]] });
+      if (!event.repeat) keyed ? lift() : lower();
     } else if (moves[event.key]) {
       pen.x = Math.min(Math.max(pen.x + moves[event.key][0], 0), sheet.width);
       pen.y = Math.min(Math.max(pen.y + moves[event.key][1], 0), sheet.height);
-      const last = deeds[deeds.length - 1];
-      if (pen.down && last && last.points) {
-        last.points.push([pen.x, pen.y]);
+      if (keyed) {
+        keyed.push([pen.x, pen.y]);
         paint();
         look();
       }
     } else return;
     event.preventDefault();
-    document.getElementById("pen").textContent =
-      `The pen is ${pen.down ? "down" : "up"}, ${pen.x} from the left, ${pen.y} from the top.`;
+    tellPen();
   });
+  sheet.addEventListener("blur", lift);
 
+  function lower() {
+    keyed = [[pen.x, pen.y]];
+    done({ points: keyed });
+  }
+
+  function lift() {
+    keyed = null;
+    tellPen();
+  }
+
+  function tellPen() {
+    const mark = document.getElementById("mark");
+    mark.style.left = `${(100 * pen.x) / sheet.width}%`;
+    mark.style.top = `${(100 * pen.y) / sheet.height}%`;
+    mark.classList.toggle("down", Boolean(keyed));
+    const text = `The pen is ${keyed ? "down" : "up"}, ${pen.x} from the left, ${pen.y} from the top.`;
+    if (document.getElementById("pen").textContent !== text) show("pen", text);
+  }
+
+  tellPen();
   paint();
   look();
 }

@@ -9,10 +9,11 @@
     const key = button.dataset.cell, [true_, guess] = key.split(",").map(Number);
     const shown = DATA.cells[key] || [];
     await atlas.decode();
+    const place = (at) => [(at % DATA.atlasColumns) * COLS, Math.floor(at / DATA.atlasColumns) * ROWS];
     const items = shown.map(([at, index, share, trueShare]) => {
       const canvas = element("canvas", { class: "pixels dark", width: COLS, height: ROWS, role: "img",
         "aria-label": `Image ${index}` });
-      canvas.getContext("2d").drawImage(atlas, 0, at * ROWS, COLS, ROWS, 0, 0, COLS, ROWS);
+      canvas.getContext("2d").drawImage(atlas, ...place(at), COLS, ROWS, 0, 0, COLS, ROWS);
       const text = `${CLASSES[true_]} ${percent(trueShare)}, ${CLASSES[guess]} ${percent(share)}`;
       return element("li", {}, element("figure", {}, canvas, element("figcaption", {}, text)));
     });
@@ -23,6 +24,8 @@
   }
 
   for (const button of document.querySelectorAll("[data-cell]")) {
+    const [actual, guess] = button.dataset.cell.split(",").map((k) => CLASSES[k]);
+    button.setAttribute("aria-label", `${actual} taken for ${guess}: ${button.textContent}`);
     button.addEventListener("click", () => open(button));
   }
 })();

@@ -1,6 +1,8 @@
 // From a drawing to the image that the model's data set would have drawn: softmax_cli/image.py again, whose
 // text defines each step. Pictures are { width, height, data }, data row by row.
 
+const TIE = 1e-9; // what is as near as this to a half is one, in whatever order it was added up
+
 // The lightness of what is on a canvas, in whole numbers from 0 to 255 (ITU-R BT.601).
 function luminance(canvas) {
   const { width, height } = canvas;
@@ -175,7 +177,7 @@ function centre({ width, height, data }) {
     col += value * (p % width);
   });
   const corner = (side, found, middle) =>
-    Math.min(Math.max(Math.ceil(side / 2 - 0.5 - middle), 0), side - found);
+    Math.min(Math.max(Math.ceil(side / 2 - 0.5 - middle - TIE), 0), side - found);
   const top = corner(ROWS, height, row / mass), left = corner(COLS, width, col / mass);
   const canvas = new Float64Array(ROWS * COLS);
   data.forEach((value, p) => {
@@ -185,7 +187,7 @@ function centre({ width, height, data }) {
 }
 
 function rounded(values) {
-  return Uint8Array.from(values, (value) => Math.min(Math.max(Math.floor(value + 0.5), 0), 255));
+  return Uint8Array.from(values, (value) => Math.min(Math.max(Math.floor(value + (0.5 + TIE)), 0), 255));
 }
 
 // As Python rounds: halves to the even neighbour.

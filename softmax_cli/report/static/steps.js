@@ -99,11 +99,13 @@ const steps = (() => {
     update(changed);
   }
 
-  // The evidence of the first sample, moved to where the sliders reach.
+  // The evidence of the first sample, where the sliders reach: all moved by the same, which changes nothing.
   function reset() {
     target.value = DATA.target < sliders.length ? DATA.target : 0;
     before = null;
-    set(DATA.evidence.slice(0, sliders.length).map((value) => Math.max(-12, Math.min(12, value))));
+    const shown = DATA.evidence.slice(0, sliders.length);
+    const most = Math.max(...shown), fits = most <= 8 && Math.min(...shown) >= -12;
+    set(shown.map((value) => Math.max(-12, fits ? value : value - most + 8)));
     show("steps-change", "Move a slider.");
   }
 
