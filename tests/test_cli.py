@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from click.testing import Result
 
 from softmax_cli import __version__
 from softmax_cli.cli import COMMANDS, main
+from softmax_cli.commands.progress import work_bar
 from softmax_cli.commands.terminal import bars, escape, half_blocks, table
 from softmax_cli.commands.threads import BLAS_VARIABLES
 
@@ -201,3 +203,17 @@ def test_a_name_cannot_add_a_line_of_its_own(
     assert result.stdout == ""
     assert [text[:7] for text in result.stderr.splitlines()] == ["error: "]
     assert "x\\nerror: y\\r\\x1b[31m" in result.stderr
+
+
+def test_a_long_work_shows_a_bar_on_a_terminal_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for terminal in (True, False):
+        monkeypatch.setattr("softmax_cli.commands.progress.on_terminal", lambda: terminal)  # noqa: B023
+        with work_bar(100, "judging") as bar:
+            time.sleep(0.6)
+            bar.update(50)
+            bar.refresh()
+        text = capsys.readouterr().err
+        assert ("judging:  50%" in text) == terminal
+        assert terminal or text == ""

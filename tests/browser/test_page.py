@@ -235,6 +235,25 @@ def test_any_picture_is_prepared_as_in_python(
         assert np.abs(np.array(found).reshape(28, 28) - expected.astype(int)).max() <= 1
 
 
+def test_mirror_images_fall_to_neither_side(reports: dict[str, Report], open_page: Open) -> None:
+    """Where the centre of mass is between two pixels, it matters not in which order they are added up."""
+    board, generator = open_page(reports["pixels"].page), np.random.default_rng(3)
+    for _ in range(60):
+        height, width = (2 * generator.integers(15, 60, 2)).tolist()
+        half = np.zeros((height, width // 2), np.uint8)
+        for _ in range(4):
+            top, left = (int(generator.integers(2, side - 6)) for side in half.shape)
+            half[top : top + int(generator.integers(3, 30)), left : left + 5] = generator.integers(80, 256)
+        half[-2:], half[:, :2] = 0, 0
+        picture = np.hstack([half, half[:, ::-1]])
+        found = board.page.evaluate(
+            "([width, height, data]) => [...draw({ width, height, data: Uint8Array.from(data) })]",
+            [width, height, picture.ravel().tolist()],
+        )
+        expected = draw_digit(picture, (28, 28)).image
+        assert np.abs(np.array(found).reshape(28, 28) - expected.astype(int)).max() <= 1
+
+
 @pytest.mark.parametrize("preparation", ["digit", "plain"])
 @pytest.mark.parametrize("shape", [(20, 28), (28, 20), (5, 8)])
 def test_pictures_for_images_of_any_shape_are_prepared_as_in_python(
@@ -432,6 +451,7 @@ def test_a_stroke_goes_on_outside_of_the_board(reports: dict[str, Report], open_
     board.draw([[(140, 140), (140, 400), (270, 400), (270, 140)]])
     board.page.mouse.move(600, 400)
     ink = gray_of(board.picture()) < 128
+    assert not ink[:, 190:220].any()  # it came back where it came back
     assert ink[200:280, 262:278].any()
 
 
