@@ -143,7 +143,8 @@ def check_memory(feature_map: FeatureMap, images: NDArray[np.uint8], batch_size:
         _check_memory(images.nbytes, f"a deskewed copy of {len(images):,} images", "use features pixels")
     size = min(batch_size, len(images))
     what = f"a batch of {size:,} images with {feature_map.dimension:,} features"
-    _check_memory(4 * size * feature_map.dimension, what, "choose a smaller batch-size")
+    values = max(feature_map.dimension, images[0].size)
+    _check_memory(4 * size * values, what, "choose a smaller batch-size")
 
 
 def _check_memory(needed: int, what: str, remedy: str) -> None:

@@ -89,6 +89,16 @@ def test_what_is_no_picture_is_one_error(name: str, invoke: Invoke, model_file: 
     assert_fails(invoke("predict", name, "-c", model_file), name)
 
 
+def test_debugging_shows_where_a_picture_failed(
+    invoke: Invoke, model_file: Path, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for debug in ("0", "1"):
+        monkeypatch.setenv("SOFTMAX_DEBUG", debug)
+        result = invoke("predict", PICTURE, "absent.png", "-c", model_file)
+        assert ("Traceback" in result.stderr) == (debug == "1")
+        assert (result.exit_code, result.stderr.count("error: cannot read absent.png")) == (1, 1)
+
+
 def test_a_blank_picture_is_answered_with_a_warning(invoke: Invoke, model_file: Path, work: Path) -> None:
     Image.new("L", (40, 40), 255).save("blank.png")
     result = invoke("predict", "blank.png", "-c", model_file)

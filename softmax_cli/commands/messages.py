@@ -1,6 +1,7 @@
 """What the library logs, shown on stderr."""
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,10 @@ class _StderrHandler(logging.Handler):
     """Prints what the library logs, warnings marked as such, without breaking a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and os.environ.get("SOFTMAX_DEBUG") == "1":
+            import traceback
+
+            traceback.print_exception(record.exc_info[1])
         mark = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
         text = mark + escape(record.getMessage())
         if "tqdm" in sys.modules:

@@ -64,7 +64,7 @@ def command(
         try:
             prepared = _prepare(model, path, invert)
         except ImageError as error:
-            log.error("%s", error)
+            log.error("%s", error, exc_info=True)
             failed = True
             continue
         for doubt in prepared.warnings:
