@@ -646,7 +646,9 @@ def test_what_is_no_checkpoint_is_refused(work: Path, name: str, reason: str) ->
     assert str(caught.value) == reason
 
 
-def test_a_mutated_checkpoint_is_refused_or_unchanged(saved: Path) -> None:
+@pytest.mark.parametrize("make", [small, small_fourier])
+def test_a_mutated_checkpoint_is_refused_or_unchanged(saved: Path, make: Callable[[], Checkpoint]) -> None:
+    save(saved, make())
     generator, content, original = np.random.default_rng(0), saved.read_bytes(), load(saved)
     accepted, rounds = 0, 3000 if SOAK else 300
     for _ in range(rounds):
@@ -657,6 +659,8 @@ def test_a_mutated_checkpoint_is_refused_or_unchanged(saved: Path) -> None:
             continue
         assert bits(loaded) == bits(original)
         assert describe(loaded) == describe(original)
+        for found, expected in zip(loaded.state.features, original.state.features, strict=True):
+            np.testing.assert_array_equal(found, expected)
         accepted += 1
     assert 0 < accepted < rounds / 2  # the dates of the members, say, may be anything
 
