@@ -215,6 +215,11 @@ def test_the_command_says_whether_it_converged(invoke: Callable[..., Result], wo
     state = load(Path("model.npz")).state
     assert np.array_equal(state.model.weights, state.last.weights)
     short = invoke("train", "--dataset", "sample", "--solver", "newton", "--epochs", 1, "-o", "short.npz")
+    for epochs, converged in ((1, False), (100, True)):
+        line = ("train", "--dataset", "sample", "--solver", "newton", "--epochs", epochs, "-o", "again.npz")
+        quiet = invoke(*line, "--quiet", "--json")
+        assert json.loads(quiet.stdout)["converged"] is converged
+        assert ("warning: did not converge" in quiet.stderr) is not converged
     assert "did not converge after 1 iteration:" in short.stderr
     assert "raise --epochs" in short.stderr
 

@@ -324,6 +324,8 @@ def _back_up(path: Path) -> None:
 
 def _result(checkpoint: "Checkpoint", output: Path) -> dict[str, Any]:
     """Return what training came to; the figures are of the weights that were kept, before calibration."""
+    from softmax_cli.training import has_converged
+
     state = checkpoint.state
     best = state.history[state.best_epoch - 1]
     validation = {"accuracy": best.validation_accuracy, "loss": best.validation_loss}
@@ -335,6 +337,7 @@ def _result(checkpoint: "Checkpoint", output: Path) -> dict[str, Any]:
         "train_loss": best.train_loss,
         "validation": validation if best.validation_loss is not None else None,
         "temperature": state.temperature,
+        "converged": has_converged(state) if checkpoint.config.solver == "newton" else None,
         "seconds": round(checkpoint.run["seconds"], 3),
     }
 
