@@ -49,7 +49,7 @@ class Checkpoint:
     """A model with what it knows of itself.
 
     `dataset` and `digest` say what it was trained on, `preparation` how a picture becomes one of its
-    images. `run` holds what may differ between two equal runs: seconds and versions.
+    images. `run` holds what may differ between two equal runs: seconds, versions, threads.
     """
 
     state: State

@@ -11,7 +11,6 @@ from softmax_cli.errors import ConfigError, reason
 DEFAULT_CHECKPOINT = Path("model.npz")
 """Where `train` writes and the other commands read, unless told otherwise."""
 
-
 FOURIER_DEFAULTS = {"fourier_dimension": 4000, "fourier_bandwidth": 3.5, "fourier_smoothing": 1.0}
 """What is asked of Fourier features, where nothing else is; other features have no use for it."""
 
@@ -37,21 +36,25 @@ class TrainConfig:
         choices=("pixels", "deskew", "fourier"),
     )
     fourier_dimension: int = _option(
-        None, "How many Fourier features.", minimum=1, maximum=100_000, shown="4000"
+        None,
+        "How many Fourier features.",
+        minimum=1,
+        maximum=100_000,
+        shown=FOURIER_DEFAULTS["fourier_dimension"],
     )
     fourier_bandwidth: float = _option(
         None,
         "Distance between images, pixels in [0, 1], at which they count as different.",
         minimum=0.001,
         maximum=1000,
-        shown="3.5",
+        shown=FOURIER_DEFAULTS["fourier_bandwidth"],
     )
     fourier_smoothing: float = _option(
         None,
         "Pixels by which images are smoothed before their distance is taken; 0 for not at all.",
         minimum=0,
         maximum=100,
-        shown="1.0",
+        shown=FOURIER_DEFAULTS["fourier_smoothing"],
     )
     epochs: int = _option(
         None,

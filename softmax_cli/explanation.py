@@ -47,13 +47,11 @@ def explain(model: Model, features: FeatureMap, image: NDArray[np.uint8]) -> Exp
     if features.projection is None or features.phase is None:
         phi, slopes = x, None
     else:
-        angles = x @ features.projection.astype(np.float64) + features.phase
+        projection = features.projection.astype(np.float64)
+        angles = x @ projection + features.phase
         phi, slopes = features.scale * np.cos(angles), -features.scale * np.sin(angles)
     evidence = phi @ weights + bias
     winner, runner_up = np.argsort(-evidence, kind="stable")[:2].tolist()
     margin = weights[:, winner] - weights[:, runner_up]
-    if slopes is None or features.projection is None:
-        pixels = margin * x
-    else:
-        pixels = features.projection.astype(np.float64) @ (slopes * margin)
+    pixels = margin * x if slopes is None else projection @ (slopes * margin)
     return Explanation(winner, runner_up, evidence, bias, pixels.reshape(image.shape), slopes is None)

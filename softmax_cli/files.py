@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from softmax_cli.errors import OutputError, SoftmaxError, reason
+from softmax_cli.errors import ConfigError, OutputError, SoftmaxError, reason
 
 CHUNK = 1 << 16
 """Bytes that are read, inflated and written at a time."""
@@ -57,6 +57,15 @@ def check_writable(path: Path) -> None:
         raise OutputError(f"cannot write {path}: {reason(error)}") from error
     finally:
         _remove(temporary)
+
+
+def check_replaces(path: Path, start: bytes, what: str, option: str) -> None:
+    """Raise `ConfigError` where a file is at `path` already that does not begin as a `what` does."""
+    if not path.exists():
+        return
+    with open_regular(path, OutputError) as file:
+        if file.read(len(start)) not in (b"", start):
+            raise ConfigError(f"{path} is there already, and no {what}; give {option} another name")
 
 
 def open_regular(path: Path, error: type[SoftmaxError]) -> BinaryIO:

@@ -50,6 +50,17 @@ pmRaZR02Ocpf6PiUOLT/L4hs3VURtYKA0w==
 """A certificate of 127.0.0.1, signed by itself, and its key, which protects nothing."""
 
 
+FETCH_ALL = """
+import sys
+from pathlib import Path
+from softmax_cli.data.catalog import FILE_NAMES
+from softmax_cli.data.download import Source, fetch
+from tests.server import small_mnist
+fetch(small_mnist(sys.argv[1]), list(FILE_NAMES), Source(Path("cache")))
+"""
+"""What a child process runs to fetch all files of a small MNIST from the mirror that it is told."""
+
+
 class Server:
     """A server on 127.0.0.1, over a raw socket, for the length of a `with` block.
 

@@ -22,6 +22,7 @@ from softmax_cli.errors import ConfigError, DownloadError, OutputError
 from tests.conftest import assert_fails
 from tests.server import (
     CERTIFICATE,
+    FETCH_ALL,
     FILES,
     FOREVER,
     Answer,
@@ -467,19 +468,9 @@ def test_file_where_the_folder_should_be_is_an_error(tmp_path: Path) -> None:
 # Several at once, and ends that come too soon
 
 
-CHILD = """
-import sys
-from pathlib import Path
-from softmax_cli.data.catalog import FILE_NAMES
-from softmax_cli.data.download import Source, fetch
-from tests.server import small_mnist
-fetch(small_mnist(sys.argv[1]), list(FILE_NAMES), Source(Path("cache")))
-"""
-
-
 def test_four_processes_on_an_empty_cache_all_succeed(tmp_path: Path) -> None:
     with Server(mirror) as server, ThreadPoolExecutor(4) as pool:
-        runs = [pool.submit(run_child, CHILD, server.url, folder=tmp_path) for _ in range(4)]
+        runs = [pool.submit(run_child, FETCH_ALL, server.url, folder=tmp_path) for _ in range(4)]
         results = [(run.result().returncode, run.result().stderr) for run in runs]
     assert results == [(0, "")] * 4
     assert files_in(tmp_path / "cache") == FILES
@@ -496,7 +487,7 @@ def test_killed_download_leaves_no_wrong_file_and_the_next_one_sweeps_up(tmp_pat
         os.kill(int(temporaries[0].name.split(".")[-2]), signal.SIGKILL)
 
     with Server(mirror, mirror, kill) as server:
-        assert run_child(CHILD, server.url, folder=tmp_path).returncode == -signal.SIGKILL
+        assert run_child(FETCH_ALL, server.url, folder=tmp_path).returncode == -signal.SIGKILL
     left = files_in(tmp_path / "cache")
     assert {name: left[name] for name in left if not name.endswith(".tmp")} == {
         name: FILES[name] for name in FILE_NAMES[:2]

@@ -21,7 +21,7 @@ from softmax_cli.data.catalog import FILE_NAMES
 from softmax_cli.data.download import Source, fetch
 from softmax_cli.errors import OutputError
 from tests.damage import SOAK
-from tests.server import FILES, Server, head, mirror, packed, small_mnist
+from tests.server import FETCH_ALL, FILES, Server, head, mirror, packed, small_mnist
 from tests.test_checkpoint import bits, names, small
 from tests.test_train import assert_equal_runs
 
@@ -133,16 +133,6 @@ def test_of_two_trainers_with_one_output_each_save_is_whole(work: Path) -> None:
     assert not list(work.glob(".*.tmp"))
 
 
-CHILD = """
-import sys
-from pathlib import Path
-from softmax_cli.data.catalog import FILE_NAMES
-from softmax_cli.data.download import Source, fetch
-from tests.server import small_mnist
-fetch(small_mnist(sys.argv[1]), list(FILE_NAMES), Source(Path("cache")))
-"""
-
-
 def slowly(name: str) -> Iterator[bytes | float]:
     """Serve a file in about a tenth of a second."""
     body = packed(name)
@@ -165,7 +155,7 @@ def test_a_download_that_is_killed_anywhere_leaves_nothing_wrong(tmp_path: Path)
         alive.write_bytes(b"of a process that runs")
         with Server(slowly) as server:
             child = subprocess.Popen(
-                [sys.executable, "-c", CHILD, server.url],
+                [sys.executable, "-c", FETCH_ALL, server.url],
                 cwd=tmp_path,
                 env=os.environ | {"PYTHONPATH": str(root)},
                 stderr=subprocess.DEVNULL,

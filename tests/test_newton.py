@@ -181,6 +181,25 @@ def test_more_memory_than_there_may_be_is_refused_naming_it() -> None:
         newton.check_memory(6_999, 10)
 
 
+@pytest.mark.parametrize(("blocks", "workers"), [(10 + 5, 1), (10 + 10, 2), (10 + 50, 4)])
+def test_there_are_no_more_workers_than_there_is_memory_for(
+    sample: Dataset, monkeypatch: pytest.MonkeyPatch, blocks: int, workers: int
+) -> None:
+    """Ten factors stay, and each worker takes five matrices of their size; there are four cores."""
+    asked = []
+
+    def share_out(function: Callable[[int], None], items: range, count: int) -> None:
+        asked.append(count)
+        for item in items:
+            function(item)
+
+    monkeypatch.setattr(newton, "MEMORY_LIMIT", blocks * 785**2 * 4)
+    monkeypatch.setattr(newton, "cores", lambda: 4)
+    monkeypatch.setattr(newton, "for_each", share_out)
+    run(sample, replace(EXACT, epochs=1))
+    assert asked == [workers]
+
+
 def test_a_stop_forgets_the_unfinished_iteration(sample: Dataset) -> None:
     split = hold_out(sample.labels, 0, 0)
     whole = run(sample)

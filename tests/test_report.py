@@ -24,7 +24,7 @@ from softmax_cli.data.dataset import Dataset
 from softmax_cli.image import encode_png
 from softmax_cli.metrics import score, total
 from softmax_cli.model import Model, softmax
-from softmax_cli.report import charts, findings, page
+from softmax_cli.report import charts, findings, page, pictures
 from softmax_cli.report.findings import find
 from softmax_cli.training import judge, start
 from tests.conftest import assert_fails
@@ -218,20 +218,20 @@ def test_a_picture_of_cells_that_would_be_too_large_shows_fewer(
 ) -> None:
     """First fewer of each cell, then fewer cells: those with the most confident mistakes."""
     found = find(trained.state, sample_test, np.arange(1000))
-    ones = len(page._tiled([cell[0] for cell in found.by_cell(1).values()], sample_test))
-    monkeypatch.setattr(page, "ATLAS_LIMIT", ones)
-    atlas, cells = page._atlas(found, sample_test)
+    ones = len(pictures._tiled([cell[0] for cell in found.by_cell(1).values()], sample_test))
+    monkeypatch.setattr(pictures, "ATLAS_LIMIT", ones)
+    atlas, cells = pictures.atlas(found, sample_test)
     assert len(atlas or b"") <= ones
     assert {len(cell) for cell in cells.values()} == {1}
     assert len(cells) == len(found.by_cell(1))
-    monkeypatch.setattr(page, "ATLAS_LIMIT", ones // 2)
-    atlas, cells = page._atlas(found, sample_test)
+    monkeypatch.setattr(pictures, "ATLAS_LIMIT", ones // 2)
+    atlas, cells = pictures.atlas(found, sample_test)
     assert 0 < len(atlas or b"") <= ones // 2
     shown = [entry[1] for cell in cells.values() for entry in cell]
     firsts = [cell[0].image for cell in found.by_cell(1).values()]
     assert shown == firsts[: len(shown)]
-    monkeypatch.setattr(page, "ATLAS_LIMIT", 10)
-    assert page._atlas(found, sample_test) == (None, {})
+    monkeypatch.setattr(pictures, "ATLAS_LIMIT", 10)
+    assert pictures.atlas(found, sample_test) == (None, {})
 
 
 def many(classes: int, side: int, seed: int = 0) -> tuple[Checkpoint, Dataset]:

@@ -223,22 +223,15 @@ def _before(result: dict[str, Any]) -> list[str]:
 
 def _reference(result: dict[str, Any]) -> list[str]:
     """Return a sentence on whether the accuracy is as usual, where that is known."""
-    from softmax_cli.data.catalog import CATALOG
+    from softmax_cli.data.catalog import CATALOG, compared
 
     if not result["reference"]:
         return []
     low, high = result["reference"]
     title = CATALOG[result["dataset"]].title
-    verdict = (
-        "below that"
-        if result["accuracy"] < low
-        else "above that"
-        if result["accuracy"] > high
-        else "as usual"
-    )
     return [
         f"softmax regression on {result['features']} of {title} usually reaches "
-        f"{100 * low:.4g} to {100 * high:.4g} %: this is {verdict}"
+        f"{100 * low:.4g} to {100 * high:.4g} %: this is {compared(result['accuracy'], (low, high))}"
     ]
 
 

@@ -98,18 +98,25 @@ def load_checkpoint(path: Path, must_know: bool = True) -> "Checkpoint":
     Warns of one that has learned nothing, where it `must_know` something to be of use.
     """
     import os
-    import shlex
 
     from softmax_cli.checkpoint import load
     from softmax_cli.errors import CheckpointError
 
     if not os.path.lexists(path):
-        output = "" if path == DEFAULT_CHECKPOINT else f" --output {shlex.quote(str(path))}"
-        raise CheckpointError(f"there is no checkpoint at {path}; make one with: softmax train{output}")
+        raise CheckpointError(
+            f"there is no checkpoint at {path}; make one with: softmax train{output_option(path)}"
+        )
     model = load(path)
     if not model.state.epoch and must_know:
         log.warning("%s has not learned anything yet: training stopped before its first epoch ended", path)
     return model
+
+
+def output_option(path: Path) -> str:
+    """Return what has to follow ``softmax train`` for the checkpoint to be at `path`."""
+    import shlex
+
+    return "" if path == DEFAULT_CHECKPOINT else f" --output {shlex.quote(str(path))}"
 
 
 def load_data(checkpoint: "Checkpoint", told: str | None, split: str, source: "Source") -> "Dataset":

@@ -53,12 +53,12 @@ def command(
     Example:
       softmax report --output digits.html
     """
-    from softmax_cli.files import atomic_write, check_writable
+    from softmax_cli.files import atomic_write, check_replaces, check_writable
 
     _check_extra()
     model = options.load_checkpoint(checkpoint)
     check_writable(output)
-    _check_output(output)
+    check_replaces(output, DOCTYPE, "report", "--output")
     data = options.load_data(model, dataset, "test", options.make_source(data_dir, offline))
     options.check_fit(model, data, checkpoint)
     page = _render(model, data, _find(model, data)).encode()
@@ -80,18 +80,6 @@ def _check_extra() -> None:
             f"the report needs {' and '.join(missing)}: the extra [report]; "
             "install it with: pip install matplotlib jinja2"
         )
-
-
-def _check_output(output: Path) -> None:
-    """Raise `ConfigError` where the page would take the place of something that is no page."""
-    from softmax_cli.errors import OutputError
-    from softmax_cli.files import open_regular
-
-    if not output.exists():
-        return
-    with open_regular(output, OutputError) as file:
-        if file.read(len(DOCTYPE)).lower() not in (b"", DOCTYPE):
-            raise ConfigError(f"{output} is there already, and no report; give --output another name")
 
 
 def _find(model: "Checkpoint", data: "Dataset") -> "Findings":

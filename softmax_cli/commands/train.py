@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -151,9 +150,7 @@ def _train(
     """Train to the end, saving and logging each epoch; leave with 130 or 143 when a signal stops it."""
     from softmax_cli.checkpoint import save
     from softmax_cli.commands.signals import graceful_stop
-    from softmax_cli.data.catalog import CATALOG
     from softmax_cli.data.dataset import hold_out
-    from softmax_cli.solvers.sgd import SHUFFLE_BLOCK, fits_in_memory
     from softmax_cli.training import is_complete
 
     config = checkpoint.config
@@ -165,14 +162,7 @@ def _train(
             if log_file and log_file.exists() and log_file.stat().st_size:
                 _back_up(log_file)
         _write_log(log_file, "", "a" if resume else "w")
-        if not fits_in_memory(data.images):
-            log.info(
-                "the images do not fit in memory: they are shuffled in blocks of %d MiB", SHUFFLE_BLOCK >> 20
-            )
-        log.info(
-            "training on %s: %s images, %s held out, %s",
-            *(data.name, *(f"{len(part):,}" for part in split), checkpoint.state.features.title),
-        )
+        _announce(checkpoint, data, split)
         for state, seconds in _epochs(checkpoint, data, split, stop, quiet):
             checkpoint = checkpoint.advance(state, seconds)
             save(output, checkpoint)
@@ -180,15 +170,24 @@ def _train(
     if not stop:
         _explain_end(checkpoint)
         _explain_calibration(checkpoint, len(split[1]))
-    if stop and not is_complete(checkpoint.state, config):
-        option = "" if checkpoint.dataset in CATALOG else " --dataset FOLDER"
-        option += "" if output == DEFAULT_CHECKPOINT else f" --output {shlex.quote(str(output))}"
-        log.warning(
-            "stopped: %s holds epoch %d of %d; go on with: softmax train --resume%s",
-            *(output, checkpoint.state.epoch, config.epochs, option),
-        )
+    elif not is_complete(checkpoint.state, config):
+        _explain_stop(checkpoint, output)
         raise SystemExit(128 + stop.number)
     return checkpoint
+
+
+def _announce(checkpoint: "Checkpoint", data: "Dataset", split: Any) -> None:
+    """Say what is about to be learned, and from what."""
+    from softmax_cli.solvers.sgd import SHUFFLE_BLOCK, fits_in_memory
+
+    if not fits_in_memory(data.images):
+        log.info(
+            "the images do not fit in memory: they are shuffled in blocks of %d MiB", SHUFFLE_BLOCK >> 20
+        )
+    log.info(
+        "training on %s: %s images, %s held out, %s",
+        *(data.name, *(f"{len(part):,}" for part in split), checkpoint.state.features.title),
+    )
 
 
 def _epochs(
@@ -218,6 +217,17 @@ def _epochs(
                 log.info("epoch %d/%d: %s", state.epoch, config.epochs, text)
 
 
+def _explain_stop(checkpoint: "Checkpoint", output: Path) -> None:
+    """Say how far a run came that a signal stopped, and how it goes on."""
+    from softmax_cli.data.catalog import CATALOG
+
+    folder = "" if checkpoint.dataset in CATALOG else " --dataset FOLDER"
+    log.warning(
+        "stopped: %s holds epoch %d of %d; go on with: softmax train --resume%s",
+        *(output, checkpoint.state.epoch, checkpoint.config.epochs, folder + options.output_option(output)),
+    )
+
+
 def _explain_end(checkpoint: "Checkpoint") -> None:
     """Say why training ended, where that is not only that all epochs are done."""
     from softmax_cli.training import has_converged
@@ -235,7 +245,7 @@ def _explain_end(checkpoint: "Checkpoint") -> None:
         log.log(
             logging.INFO if has_converged(state) else logging.WARNING,
             "%s after %s: gradient norm %.1e, about %.0e of the loss above the optimum%s",
-            *(verdict, counted(state.epoch, "iteration"), last.gradient_norm, last.distance, hint),
+            *(verdict, _counted(state.epoch, "iteration"), last.gradient_norm, last.distance, hint),
         )
     elif state.epoch < config.epochs:
         log.info("stopped early: no new best since epoch %d", state.best_epoch)
@@ -271,17 +281,14 @@ def _log_line(state: "State", seconds: float) -> str:
 
 def _check_log(log_file: Path | None, output: Path) -> None:
     """Raise `ConfigError` where the log would overwrite the model, `OutputError` where it has no place."""
-    from softmax_cli.files import check_writable, open_regular
+    from softmax_cli.files import check_replaces, check_writable
 
     if log_file is None:
         return
     if os.path.realpath(log_file) in (os.path.realpath(output), os.path.realpath(f"{output}.bak")):
         raise ConfigError(f"--log and --output are the same file, {log_file}; give the log a name of its own")
     check_writable(log_file)
-    if log_file.exists():
-        with open_regular(log_file, OutputError) as file:
-            if file.read(len(LOG_START)) not in (b"", LOG_START):
-                raise ConfigError(f"{log_file} is there already, and no log; give --log another name")
+    check_replaces(log_file, LOG_START, "log", "--log")
 
 
 def _write_log(log_file: Path | None, text: str, mode: str) -> None:
@@ -342,7 +349,7 @@ def _result(checkpoint: "Checkpoint", output: Path) -> dict[str, Any]:
     }
 
 
-def counted(number: int, thing: str) -> str:
+def _counted(number: int, thing: str) -> str:
     """Return a number of things: ``1 epoch``, ``2 epochs``."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
@@ -350,7 +357,7 @@ def counted(number: int, thing: str) -> str:
 def _sentence(checkpoint: "Checkpoint", output: Path) -> str:
     result = _result(checkpoint, output)
     is_newton = checkpoint.config.solver == "newton"
-    what = counted(result["epochs"], "iteration" if is_newton else "epoch")
+    what = _counted(result["epochs"], "iteration" if is_newton else "epoch")
     text = f"{escape(f'{output}: {checkpoint.dataset}')}, {what} in {result['seconds']:.1f} s"
     if validation := result["validation"]:
         text += "" if is_newton else f", best epoch {result['best_epoch']}"

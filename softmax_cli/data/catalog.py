@@ -147,3 +147,9 @@ def usual_accuracy(name: str, digest: str, kind: str, dimension: int) -> tuple[f
     if entry is None or entry.digest != digest or (kind == "fourier" and dimension < USUAL_DIMENSION):
         return None
     return entry.reference.get(kind)
+
+
+def compared(accuracy: float, usual: tuple[float, float]) -> str:
+    """Return how an accuracy compares with the usual one, in words."""
+    low, high = usual
+    return "below that" if accuracy < low else "above that" if accuracy > high else "as usual"

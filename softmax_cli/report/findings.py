@@ -1,7 +1,7 @@
 """What the report tells: scores, mistakes and mean images, found in one pass over the images."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -37,10 +37,6 @@ class Findings:
     means: NDArray[np.float64]
     samples: tuple[int, ...]
 
-    def most_confident(self, count: int) -> list[Mistake]:
-        """Return up to `count` mistakes of which the model was the surest."""
-        return list(self.mistakes[:count])
-
     def by_cell(self, count: int) -> dict[tuple[int, int], list[Mistake]]:
         """Return up to `count` of the most confident mistakes for each (true class, predicted class)."""
         cells: dict[tuple[int, int], list[Mistake]] = {}
@@ -52,7 +48,10 @@ class Findings:
 
 
 def find(
-    state: State, data: Dataset, indices: NDArray[np.intp], on_block: Callable[[int], object] = id
+    state: State,
+    data: Dataset,
+    indices: NDArray[np.intp],
+    on_block: Callable[[int], object] = lambda images: None,
 ) -> Findings:
     """Judge a model on ``data.images[indices]``; call `on_block` with the number of images in each block."""
     scores, mistakes = [], []
@@ -60,7 +59,8 @@ def find(
     sums, counts = np.zeros((classes, *data.image_shape)), np.zeros(classes)
     samples: dict[int, tuple[bool, int]] = {}
     begin = 0
-    for z, labels in judge(state.model, state.features, data, indices):
+    data = replace(data, images=prepare(state.features, data.images))
+    for z, labels in judge(state.model, state.features.prepared, data, indices):
         rows = indices[begin : begin + len(labels)]
         begin += len(labels)
         scores.append(score(z, labels))
@@ -68,7 +68,7 @@ def find(
         for at in np.flatnonzero(guesses != labels):
             true, guess = int(labels[at]), int(guesses[at])
             mistakes.append(Mistake(int(rows[at]), true, guess, float(y[at, guess]), float(y[at, true])))
-        _add_images(sums, counts, prepare(state.features, data.images[rows]), labels)
+        _add_images(sums, counts, data.images[rows], labels)
         _choose_samples(samples, rows, labels, guesses == labels)
         on_block(len(labels))
     mistakes.sort(key=lambda mistake: (-mistake.probability, mistake.image))

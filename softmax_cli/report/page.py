@@ -7,7 +7,6 @@ are, by their digests; whatever a class name may try, nothing else runs and noth
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -15,31 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softmax_cli.checkpoint import Checkpoint, describe
-from softmax_cli.data.catalog import CATALOG, usual_accuracy
+from softmax_cli.data.catalog import CATALOG, compared, usual_accuracy
 from softmax_cli.data.dataset import Dataset
 from softmax_cli.features import evidence_of, prepare
-from softmax_cli.image import encode_png
+from softmax_cli.report import pictures
 from softmax_cli.report.charts import reliability_diagram, training_curves
-from softmax_cli.report.findings import Findings, Mistake
+from softmax_cli.report.findings import Findings
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 SCRIPTS = ("mathematics.js", "picture.js", "board.js", "steps.js", "confusion.js")
 """The page's script, in the order in which its parts build on each other."""
-
-MOST_CONFIDENT = 40
-PER_CELL = 12
-"""Mistakes that are shown of all, and of each cell of the confusion matrix."""
-
-ATLAS_COLUMNS = 16
-"""Pictures side by side in the one that holds those of all cells."""
-
-ATLAS_LIMIT, MISTAKES_LIMIT, CLASSES_LIMIT, BOARD_LIMIT = 130_000, 60_000, 120_000, 190_000
-"""Bytes for the pictures of the cells, of the most confident mistakes, of the classes, and for the board.
-
-All in all, and half as much again for writing them as text, this keeps the page under a megabyte.
-"""
 
 MATRIX_LIMIT = 50
 """Classes that the confusion matrix is shown of; for more, the most frequent confusions are."""
@@ -50,15 +36,16 @@ FREQUENT = 60
 SLIDERS = 10
 """Classes that softmax, step by step, has sliders for, at most."""
 
-FOR, AGAINST = (29, 95, 209), (200, 40, 40)
-"""Blue and red, for weights above and below zero."""
+BOARD_LIMIT = 190_000
+"""Bytes that the weights and a sample of each class may take for the board to be in the page."""
 
 
 def render(checkpoint: Checkpoint, data: Dataset, findings: Findings) -> str:
     """Return the report on a model as one HTML document; class names are shown as they are, as text."""
     script, style = "\n".join(map(_static, SCRIPTS)), _static("report.css")
     page = _environment().get_template("report.html")
-    values = _page_data(checkpoint, data, findings)
+    why_no_board = _why_no_board(checkpoint, data)
+    values = _page_data(checkpoint, data, findings, has_board=why_no_board is None)
     return page.render(
         policy=_policy(script, style),
         script=script,
@@ -72,9 +59,9 @@ def render(checkpoint: Checkpoint, data: Dataset, findings: Findings) -> str:
         frequent=findings.scores.worst_confusions(FREQUENT),
         cells=values["cells"],
         per_class=list(zip(checkpoint.class_names, findings.scores.per_class(), strict=True)),
-        pictures=_class_pictures(checkpoint, findings),
-        mistakes=_mistakes(findings, data),
-        board=_why_no_board(checkpoint, data),
+        pictures=pictures.of_classes(checkpoint.state, findings),
+        mistakes=pictures.of_mistakes(findings, data),
+        board=why_no_board,
         sliders=min(SLIDERS, len(checkpoint.class_names)),
         adds_up=checkpoint.state.features.projection is None,
     )
@@ -126,12 +113,14 @@ def _about(checkpoint: Checkpoint, data: Dataset, findings: Findings) -> dict[st
     """Return what was trained on what, how, and whether the result is as usual."""
     meta, features = describe(checkpoint), checkpoint.state.features
     known = CATALOG.get(data.name)
+    usual = usual_accuracy(data.name, data.digest, features.kind, features.dimension)
+    is_other = data.digest != checkpoint.digest
     run = meta["run"]
     versions = run.get("versions", {})
     return {
         "dataset": known.title if known and known.digest == data.digest else data.name,
         "trained_on": checkpoint.dataset,
-        "is_other_data": data.digest != checkpoint.digest,
+        "is_other_data": is_other,
         "features": features.title,
         "temperature": meta["temperature"],
         "epochs": f"{meta['epoch']} of {meta['config']['epochs']}, weights of epoch {meta['best_epoch']}",
@@ -141,9 +130,8 @@ def _about(checkpoint: Checkpoint, data: Dataset, findings: Findings) -> dict[st
         "config": [
             (key, value) for key, value in meta["config"].items() if key != "dataset" and value is not None
         ],
-        "reference": None
-        if data.digest != checkpoint.digest
-        else usual_accuracy(data.name, data.digest, features.kind, features.dimension),
+        "reference": None if is_other else usual,
+        "verdict": compared(findings.scores.accuracy, usual) if usual else None,
         "images": findings.scores.images,
     }
 
@@ -177,44 +165,6 @@ def _confusion(findings: Findings, cells: dict[str, list[Any]]) -> list[list[dic
     ]
 
 
-def _class_pictures(checkpoint: Checkpoint, findings: Findings) -> list[dict[str, Any]]:
-    """Return, for each class, its mean image and, where it has one, the picture of its weights."""
-    state, shape = checkpoint.state, checkpoint.image_shape
-    scale = max(float(np.abs(state.model.weights).max()), 1e-30)
-    images = findings.scores.confusion.sum(axis=1)
-    pictures, room = [], CLASSES_LIMIT
-    for index, mean in enumerate(findings.means):
-        one: dict[str, Any] = {"class": index, "mean": None, "weights": None}
-        if images[index]:
-            one["mean"] = encode_png(np.rint(mean).astype(np.uint8))
-        if state.features.projection is None:
-            one["weights"] = encode_png(signed_pixels(state.model.weights[:, index].reshape(shape) / scale))
-        room -= sum(len(one[kind] or b"") for kind in ("mean", "weights"))
-        if room < 0:
-            break
-        pictures.append(one | {"bias": float(state.model.bias[index])})
-    return pictures
-
-
-def signed_pixels(strength: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
-    """Return values in [-1, 1] as pixels (rows, cols, 4): blue above zero, red below, clear at zero."""
-    pixels = np.empty((*strength.shape, 4), np.uint8)
-    pixels[..., :3] = np.where(strength[..., None] > 0, FOR, AGAINST)
-    pixels[..., 3] = np.rint(255 * np.abs(strength))
-    return pixels
-
-
-def _mistakes(findings: Findings, data: Dataset) -> list[dict[str, Any]]:
-    shown, room = [], MISTAKES_LIMIT
-    for mistake in findings.most_confident(MOST_CONFIDENT):
-        picture = encode_png(np.asarray(data.images[mistake.image]))
-        room -= len(picture)
-        if room < 0:
-            break
-        shown.append({"picture": picture, **mistake._asdict()})
-    return shown
-
-
 def _why_no_board(checkpoint: Checkpoint, data: Dataset) -> str | None:
     """Return why the board is not in the page, or None where it is."""
     state = checkpoint.state
@@ -230,13 +180,12 @@ def _why_no_board(checkpoint: Checkpoint, data: Dataset) -> str | None:
     return None
 
 
-def _page_data(checkpoint: Checkpoint, data: Dataset, findings: Findings) -> dict[str, Any]:
+def _page_data(checkpoint: Checkpoint, data: Dataset, findings: Findings, has_board: bool) -> dict[str, Any]:
     """Return what the script works with."""
     state = checkpoint.state
     images = np.stack([np.asarray(data.images[index]) for index in findings.samples])
-    atlas, cells = _atlas(findings, data)
+    atlas, cells = pictures.atlas(findings, data)
     first = evidence_of(state.model, state.features, prepare(state.features, images[:1]))[0]
-    has_board = _why_no_board(checkpoint, data) is None
     return {
         "classes": checkpoint.class_names,
         "shape": checkpoint.image_shape,
@@ -253,43 +202,10 @@ def _page_data(checkpoint: Checkpoint, data: Dataset, findings: Findings) -> dic
         "evidence": np.round(first.astype(float), 1).tolist(),
         "target": int(data.labels[findings.samples[0]]),
         "atlas": _data_uri(atlas, "png") if atlas else None,
-        "atlasColumns": ATLAS_COLUMNS,
+        "atlasColumns": pictures.ATLAS_COLUMNS,
         "cells": cells,
     }
 
 
 def _base64(array: NDArray[Any]) -> str:
     return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
-
-
-def _atlas(findings: Findings, data: Dataset) -> tuple[bytes | None, dict[str, list[Any]]]:
-    """Return one picture with the images of the cells, `ATLAS_COLUMNS` side by side, and what is where.
-
-    As many of each cell as `PER_CELL`, or fewer, so that the picture stays within `ATLAS_LIMIT`; where one
-    of each is too much, of the cells with the most confident mistakes.
-    """
-    for count in (PER_CELL, 8, 5, 3, 2, 1):
-        cells = findings.by_cell(count)
-        shown = [mistake for cell in cells.values() for mistake in cell]
-        picture = _tiled(shown, data)
-        if len(picture) <= ATLAS_LIMIT:
-            break
-    while len(picture) > ATLAS_LIMIT:
-        shown = shown[: len(shown) * ATLAS_LIMIT // (len(picture) + 1)]
-        picture = _tiled(shown, data)
-    places: dict[str, list[Any]] = {}
-    for at, one in enumerate(shown):
-        entry = [at, one.image, one.probability, one.true_probability]
-        places.setdefault(f"{one.true},{one.guess}", []).append(entry)
-    return picture or None, places
-
-
-def _tiled(mistakes: Sequence[Mistake], data: Dataset) -> bytes:
-    if not mistakes:
-        return b""
-    rows, columns = data.image_shape
-    lines = -(-len(mistakes) // ATLAS_COLUMNS)
-    tiles = np.zeros((lines * ATLAS_COLUMNS, rows, columns), np.uint8)
-    tiles[: len(mistakes)] = data.images[[mistake.image for mistake in mistakes]]
-    grid = tiles.reshape(lines, ATLAS_COLUMNS, rows, columns).swapaxes(1, 2)
-    return encode_png(grid.reshape(lines * rows, ATLAS_COLUMNS * columns))
