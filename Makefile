@@ -1,5 +1,5 @@
-# Everything runs in .venv, which the first target that needs it makes. Only Python 3.11 or newer, make
-# and a package index have to be there.
+# All targets run in .venv, which the first one creates. Python 3.11 or newer, make and a package index are
+# required.
 
 PYTHON ?= python3
 IMAGE ?= tests/pictures/seven.png
@@ -9,58 +9,61 @@ BIN := .venv/bin
 SOFTMAX := $(BIN)/softmax
 
 .DEFAULT_GOAL := help
-.PHONY: help install download train eval predict report check lint readme test browser-test soak bench clean
+.PHONY: help install download train eval predict report check lint readme test test-floors browser-test soak bench clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
-install: .venv/installed  ## make .venv and install softmax into it
+install: .venv/installed  ## create .venv and install softmax into it
 
 download: .venv/installed  ## download MNIST into the user's cache
 	$(SOFTMAX) download
 
-train: .venv/installed  ## get MNIST (or use the bundled sample), train, and judge the model
+train: .venv/installed  ## get MNIST (or use the bundled sample), train and evaluate a model
 	$(SOFTMAX) train
 	$(SOFTMAX) eval
 	@printf '\nNext:\n'
 	@printf '  %s\n' \
 		'$(SOFTMAX) predict $(IMAGE) --show' \
 		'$(SOFTMAX) eval --split validation' \
-		'$(SOFTMAX) train --config configs/accurate.toml'
+		'$(SOFTMAX) train --config accurate'
 
-eval: .venv/installed  ## judge the model in model.npz
+eval: .venv/installed  ## evaluate the model in model.npz
 	$(SOFTMAX) eval
 
-predict: .venv/installed  ## say what a picture shows: make predict IMAGE=digit.png
+predict: .venv/installed  ## classify a picture: make predict IMAGE=digit.png
 	$(SOFTMAX) predict '$(IMAGE)' --show
 
 report: .venv/installed-report  ## write report.html about the model in model.npz
 	$(SOFTMAX) report
 
-check: lint test  ## lint, types and tests: what must pass before a commit
+check: lint test  ## lint, types and tests; required before a commit
 
 lint: .venv/installed-dev  ## formatting, lint and types alone
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-readme: .venv/installed-dev  ## write the program's own words into README.md
+readme: .venv/installed-dev  ## regenerate the command help in README.md
 	$(BIN)/cog -r README.md
 
 test: .venv/installed-dev  ## the tests alone
 	$(BIN)/pytest
 
-browser-test: .venv/installed-browser tests/browser/node_modules  ## the report in a real browser: needs Chromium and npm
+test-floors: .venv-floors/installed  ## the tests with the lowest declared versions of all run-time packages
+	.venv-floors/bin/pytest
+
+browser-test: .venv/installed-browser tests/browser/node_modules  ## test the report in a browser; needs Chromium and npm
 	$(BIN)/pytest --override-ini addopts='-q --strict-markers' tests/browser
 
-soak: .venv/installed-dev  ## the tests that break files and kill processes at random, all of their rounds
+soak: .venv/installed-dev  ## the long variants of the tests that damage files and kill processes
 	SOFTMAX_SOAK=1 $(BIN)/pytest tests/test_checkpoint.py tests/test_image.py tests/test_durability.py
 
-bench: .venv-bench/installed  ## measure against other trainers (an hour): make bench DATA=folder with mnist/ in it
+bench: .venv-bench/installed  ## compare with other trainers (an hour): make bench DATA=FOLDER, with mnist/ in it
 	.venv-bench/bin/python benchmarks/run.py --data '$(DATA)'
 
-clean:  ## remove .venv, .venv-bench and all caches; models stay
-	rm -rf .venv .venv-bench tests/browser/node_modules .mypy_cache .pytest_cache .ruff_cache dist
+clean:  ## remove all environments and caches, but no models
+	rm -rf .venv .venv-bench .venv-floors tests/browser/node_modules .mypy_cache .pytest_cache .ruff_cache dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/installed: pyproject.toml
@@ -83,6 +86,12 @@ clean:  ## remove .venv, .venv-bench and all caches; models stay
 
 tests/browser/node_modules: tests/browser/package.json
 	npm install --prefix tests/browser --no-package-lock --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
+
+.venv-floors/installed: pyproject.toml scripts/floors.py
+	$(PYTHON) -m venv .venv-floors
+	.venv-floors/bin/python scripts/floors.py > .venv-floors/floors.txt
+	.venv-floors/bin/pip install --quiet --disable-pip-version-check --constraint .venv-floors/floors.txt --editable '.[dev]'
 	@touch $@
 
 .venv-bench/installed: pyproject.toml

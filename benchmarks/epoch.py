@@ -1,8 +1,8 @@
 """Time an epoch and its floor: `python benchmarks/epoch.py CACHE EPOCHS` prints two lists of seconds as JSON.
 
-The floor is what no epoch of mini-batch gradient descent can do without: the two matrix products of each
-batch, x·W and xᵀ·r, in float32, with batches cut one after the other from an array of all images, so that
-memory is read as in an epoch. Epochs of `fit` and passes of the floor alternate, in one process.
+The floor is the work that no epoch of mini-batch gradient descent can avoid: the two matrix products of each
+batch, x·W and xᵀ·r, in float32, with consecutive batches of an array of all images, so that memory is read as
+in an epoch. Epochs of `fit` and passes of the floor alternate, in one process.
 """
 
 import json
@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from softmax_cli import Source, TrainConfig, fit, hold_out, load, start
+from softmax_cli import Source, TrainConfig, fit, load_dataset
 
 
 def floor_pass(images: NDArray[np.float32], size: int) -> None:
-    """Do the matrix products of one epoch, with batches of `size`."""
+    """Compute the matrix products of one epoch, with batches of `size`."""
     columns = images.shape[1]
     weights, gradient = np.full((columns, 10), 0.01, np.float32), np.empty((columns, 10), np.float32)
     residual = np.full((size, 10), 0.01, np.float32)
@@ -30,11 +30,10 @@ def floor_pass(images: NDArray[np.float32], size: int) -> None:
 
 def main(cache: Path, epochs: int) -> None:
     """Print the seconds of `epochs` epochs and of as many passes of the floor, after one of each."""
-    data = load("mnist", "train", Source(cache, offline=True))
+    data = load_dataset("mnist", "train", Source(cache, offline=True))
     config = TrainConfig(epochs=epochs + 1, validation_size=0.0)
-    split = hold_out(data.labels, config.validation_size, config.seed)
     images = data.images.reshape(len(data), -1).astype(np.float32)
-    training = fit(config, data, split, start(config, data))
+    training = fit(config, data)
     seconds: dict[str, list[float]] = {"epoch": [], "floor": []}
     for _ in range(epochs + 1):
         begin = time.perf_counter()

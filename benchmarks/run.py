@@ -435,7 +435,8 @@ def machine() -> list[str]:
     system = platform.system()
     return [
         f"- {processor()}, {os.cpu_count()} cores, {memory:.0f} GiB, {system}",
-        f"- softmax {version('softmax_cli')}, Python {platform.python_version()}, {', '.join(versions)}",
+        f"- softmax {version('softmax-regression')}, Python {platform.python_version()}, "
+        f"{', '.join(versions)}",
         f"- {date.today().isoformat()}; load average at the start {os.getloadavg()[0]:.1f}",
     ]
 

@@ -2,8 +2,8 @@
 
     python scripts/make_sample.py FOLDER_WITH_THE_FOUR_FILES
 
-Each is drawn from its own half of MNIST with `hold_out`, so that every class keeps its share. The same
-files come out each time; their digests stand in softmax_cli/data/catalog.py.
+Each split is drawn from its own split of MNIST with `hold_out`, stratified by class. The files are the same
+in each run; their digests are in softmax_cli/data/catalog.py.
 """
 
 import sys
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from softmax_cli.data.catalog import SAMPLE, SPLITS
 from softmax_cli.data.dataset import hold_out
-from softmax_cli.data.idx import encode_header, read_idx, write_idx
+from softmax_cli.data.readers.idx import encode_header, read_idx, write_idx
 from softmax_cli.files import sha256
 
 SIZES = {"train": 5_000, "test": 1_000}

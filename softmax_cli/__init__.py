@@ -1,55 +1,82 @@
-"""Softmax regression, from the evidence for each class to a checkpoint you can trust.
+"""Softmax regression: train, evaluate, predict and explain.
 
-The library is complete without the command line:
+Example:
+    >>> import softmax_cli as softmax
+    >>> checkpoint = softmax.train(softmax.TrainConfig(epochs=5), "model.npz")
+    >>> classifier = softmax.Classifier(checkpoint)
+    >>> softmax.evaluate(classifier, softmax.load_dataset("mnist", "test")).scores.accuracy
+    >>> classifier.predict_picture("digit.png").class_name
 
-    from softmax_cli import Source, TrainConfig, cache_folder, fit, hold_out, load, start
-
-    config = TrainConfig()
-    data = load("auto", "train", Source(cache_folder()))
-    split = hold_out(data.labels, config.validation_size, config.seed)
-    for state in fit(config, data, split, start(config, data)):
-        print(state.epoch, state.history[-1].validation_accuracy)
+Names are imported when they are first used, so that importing the package is cheap.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from softmax_cli.checkpoint import Checkpoint as Checkpoint
+    from softmax_cli.checkpoint import load_checkpoint as load_checkpoint
+    from softmax_cli.checkpoint import save_checkpoint as save_checkpoint
+    from softmax_cli.classifier import Classifier as Classifier
+    from softmax_cli.classifier import Prediction as Prediction
+    from softmax_cli.comparison import compare as compare
+    from softmax_cli.config import TrainConfig as TrainConfig
+    from softmax_cli.data.cache import cache_folder as cache_folder
+    from softmax_cli.data.dataset import Dataset as Dataset
+    from softmax_cli.data.dataset import hold_out as hold_out
+    from softmax_cli.data.download import Source as Source
+    from softmax_cli.data.loading import load_dataset as load_dataset
+    from softmax_cli.errors import SoftmaxError as SoftmaxError
+    from softmax_cli.evaluation import Evaluation as Evaluation
+    from softmax_cli.evaluation import compare_evaluations as compare_evaluations
+    from softmax_cli.evaluation import evaluate as evaluate
+    from softmax_cli.explanation import explain as explain
+    from softmax_cli.features import FeatureMap as FeatureMap
+    from softmax_cli.features import fit_features as fit_features
+    from softmax_cli.image import prepare_picture as prepare_picture
+    from softmax_cli.model import Model as Model
+    from softmax_cli.model import evidence as evidence
+    from softmax_cli.model import log_softmax as log_softmax
+    from softmax_cli.model import softmax as softmax
+    from softmax_cli.runs import resume_run as resume_run
+    from softmax_cli.runs import run_epochs as run_epochs
+    from softmax_cli.runs import start_run as start_run
+    from softmax_cli.runs import train as train
+    from softmax_cli.training import State as State
+    from softmax_cli.training import fit as fit
+    from softmax_cli.training import start as start
 
-_HOMES = {
-    "Checkpoint": "checkpoint",
-    "Dataset": "data.dataset",
-    "Model": "model",
-    "SoftmaxError": "errors",
-    "Source": "data.download",
-    "State": "training",
-    "TrainConfig": "config",
-    "cache_folder": "data.dataset",
-    "compare": "comparison",
-    "deskew": "deskew",
-    "evaluate": "training",
-    "evidence": "model",
-    "explain": "explanation",
-    "fit": "training",
-    "hold_out": "data.dataset",
-    "judge": "training",
-    "load": "data.dataset",
-    "load_checkpoint": "checkpoint:load",
-    "log_softmax": "model",
-    "evidence_of": "features",
-    "pixels": "features",
-    "prepare": "image",
-    "save_checkpoint": "checkpoint:save",
-    "softmax": "model",
-    "start": "training",
+__version__ = "0.2.0"
+
+_MODULES = {
+    "checkpoint": ("Checkpoint", "load_checkpoint", "save_checkpoint"),
+    "classifier": ("Classifier", "Prediction"),
+    "comparison": ("compare",),
+    "config": ("TrainConfig",),
+    "data.cache": ("cache_folder",),
+    "data.dataset": ("Dataset", "hold_out"),
+    "data.download": ("Source",),
+    "data.loading": ("load_dataset",),
+    "errors": ("SoftmaxError",),
+    "evaluation": ("Evaluation", "compare_evaluations", "evaluate"),
+    "explanation": ("explain",),
+    "features": ("FeatureMap", "fit_features"),
+    "image": ("prepare_picture",),
+    "model": ("Model", "evidence", "log_softmax", "softmax"),
+    "runs": ("resume_run", "run_epochs", "start_run", "train"),
+    "training": ("State", "fit", "start"),
 }
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that importing the package costs nothing."""
+    """Import a public name when it is first used."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, _, attribute = _HOMES[name].partition(":")
-    return getattr(import_module(f"{__name__}.{module}"), attribute or name)
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,6 +1,6 @@
-"""Confidence that means something: one temperature for all of a model's evidence.
+"""Calibration of probabilities by one temperature for all evidence.
 
-softmax(z / T) ranks the classes as softmax(z) does, and is less sure of it for T > 1, surer for T < 1. The
+softmax(z / T) ranks the classes as softmax(z) does, with less confidence for T > 1 and more for T < 1. The
 cross-entropy of z·β, with β = 1/T, is convex in β: its derivative is the mean of Σ_k y_k z_k − z_label, its
 second derivative the mean variance of z under y. Source: Guo, Pleiss, Sun & Weinberger, On calibration of
 modern neural networks (2017), section 4.2.
@@ -11,20 +11,21 @@ import numpy as np
 from softmax_cli.model import Floats, Labels, Model, softmax
 
 STEPS = 100
-"""Steps that are enough, and more, even where each of them halves the interval."""
+"""Largest number of steps; enough even if each of them only halves the interval."""
 
 COLDEST, HOTTEST = 0.01, 100.0
-"""Temperatures that can be had: what lies beyond says more of the images than of the model."""
+"""Range of the temperature; values beyond it mean that there are too few images."""
 
 
 def fit_temperature(z: Floats, labels: Labels) -> float:
     """Return the temperature T with the lowest cross-entropy of z / T (n, K), by Newton's method.
 
-    Where there is no lowest, because every image is right or the model no better than chance, it is 1. A
-    step that leaves the interval in which the optimum is known to be goes to its middle instead.
+    If there is no minimum, because every image is classified correctly or the model is no better than
+    chance, the result is 1. A step that leaves the interval known to contain the optimum is replaced by a
+    bisection.
     """
     z = z.astype(np.float64)
-    z -= z.max(axis=1, keepdims=True)  # which changes no probability, and keeps the squares small
+    z -= z.max(axis=1, keepdims=True)  # changes no probability, and keeps the squares small
     truth = z[np.arange(len(z)), labels]
     if (truth >= 0).all() or truth.mean() <= z.mean():
         return 1.0

@@ -1,10 +1,21 @@
-"""Checkpoints: one uncompressed .npz that holds a model, what it was trained on, and how to go on.
+"""Checkpoints: one uncompressed .npz with a model, its training data's identity, and the state of training.
 
-Format 1. Members `weights` float32 (D, K) and `bias` float32 (K,), the model to use, on features of
-pixels in [0, 1]; `last_weights`, `last_bias`, `velocity_weights`, `velocity_bias` of the same shapes, from
-which training goes on; for Fourier features `feature_projection` float32 (pixels, D) and `feature_phase`
-float32 (D,); `meta`, UTF-8 JSON in a uint8 array. Nothing is ever unpickled, and nothing larger than the
-shapes in `meta` allow is ever read.
+Format 2. Members, all float32 in C order unless noted:
+
+- ``weights`` (D, K) and ``bias`` (K,): the model to use. It applies to features of pixels in [0, 1] and gives
+  calibrated evidence.
+- ``last_weights``, ``last_bias``, ``velocity_weights``, ``velocity_bias``, of the same shapes: what training
+  continues from.
+- For each feature stage, its arrays, called STAGE_ARRAY: ``fourier_projection`` (inputs, D) and
+  ``fourier_phase`` (D,).
+- ``meta``: UTF-8 JSON in a uint8 array, see `describe`. What may differ between two equal runs (seconds,
+  versions, threads) is under its key ``run``.
+
+Format 1 differs in two points. It calls the arrays of the stage fourier ``feature_projection`` and
+``feature_phase``, and identifies data by a digest of the headers and labels, or of the files of a known data
+set; the latter is translated.
+
+Nothing is ever unpickled, and no array is read before its size agrees with the shapes in ``meta``.
 """
 
 import json
@@ -13,7 +24,7 @@ import os
 import re
 import sys
 import zipfile
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,35 +32,48 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softmax_cli import __version__
+from softmax_cli.backend import cores
 from softmax_cli.calibration import COLDEST, HOTTEST
 from softmax_cli.config import TrainConfig
+from softmax_cli.data.catalog import CATALOG
 from softmax_cli.data.dataset import Dataset
 from softmax_cli.errors import CheckpointError, ConfigError
-from softmax_cli.features import FeatureMap, fourier, pixels
+from softmax_cli.features import FeatureMap, feature_arrays, restore_features
 from softmax_cli.files import atomic_write, open_regular
 from softmax_cli.model import Model
-from softmax_cli.parallel import cores
 from softmax_cli.training import Epoch, State
 
-FORMAT = 1
+FORMAT = 2
 META_LIMIT = 1 << 21
-"""Bytes that `meta` may take; five thousand epochs, the most there can be, take less."""
+"""Bytes that `meta` may take; the largest number of epochs takes less."""
 
 DIRECTORY_LIMIT = 1 << 16
-"""Bytes that the archive's list of members may take; that of a checkpoint takes less than a thousand."""
+"""Bytes that the archive's directory may take; that of a checkpoint takes less than two thousand."""
 
-_MODELS = {"model": ("weights", "bias"), "last": ("last_weights", "last_bias")}
-_MODELS["velocity"] = ("velocity_weights", "velocity_bias")
-_ARRAYS = tuple(name for pair in _MODELS.values() for name in pair)
-_FEATURES = ("feature_projection", "feature_phase")
+MEMBER_LIMIT = 64
+"""Largest number of members."""
+
+_MODELS = {
+    "model": ("weights", "bias"),
+    "last": ("last_weights", "last_bias"),
+    "velocity": ("velocity_weights", "velocity_bias"),
+}
+_FORMAT1_NAMES = {"fourier_projection": "feature_projection", "fourier_phase": "feature_phase"}
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model with what it knows of itself.
+    """A model and its origin.
 
-    `dataset` and `digest` say what it was trained on, `preparation` how a picture becomes one of its
-    images. `run` holds what may differ between two equal runs: seconds, versions, threads.
+    Attributes:
+        state: The state of training, which includes the model.
+        config: The configuration of the run.
+        dataset: Name of the data set.
+        digest: Digest of its training split, which identifies it.
+        image_shape: Rows and columns of its images.
+        class_names: One name per class.
+        preparation: How a picture becomes an image of the data set: ``digit`` or ``plain``.
+        run: What may differ between two equal runs: seconds, versions, threads.
     """
 
     state: State
@@ -63,7 +87,7 @@ class Checkpoint:
 
     @classmethod
     def begin(cls, config: TrainConfig, data: Dataset, state: State) -> "Checkpoint":
-        """Return the checkpoint of a run that starts: it names the data set, never a path."""
+        """Return the checkpoint of a run that starts; it holds the name of the data set, never a path."""
         versions = {"softmax_cli": __version__, "numpy": np.__version__, "python": sys.version.split()[0]}
         return cls(
             state=state,
@@ -82,40 +106,40 @@ class Checkpoint:
         return replace(self, state=state, run=run)
 
 
-def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint so that `path` is, at every moment, the old file or the new one, whole.
+def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint atomically: at every moment, `path` is the old file or the new one, whole.
 
-    Raises `OutputError` where it cannot be written; the old file is then still there.
+    Raises:
+        OutputError: The file cannot be written; an older file is unchanged.
     """
     meta = json.dumps(describe(checkpoint), allow_nan=False).encode()
     arrays: dict[str, NDArray[Any]] = {}
     for field, names in _MODELS.items():
         arrays |= zip(names, getattr(checkpoint.state, field), strict=True)
-    features = checkpoint.state.features
-    if features.projection is not None and features.phase is not None:
-        arrays |= zip(_FEATURES, (features.projection, features.phase), strict=True)
+    arrays |= feature_arrays(checkpoint.config, checkpoint.state.features)
     arrays["meta"] = np.frombuffer(meta, np.uint8)
-    with atomic_write(path) as file:
+    with atomic_write(Path(path)) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # mypy takes them for allow_pickle
 
 
-def load(path: Path) -> Checkpoint:
-    """Read a checkpoint, believing nothing in it before it is checked.
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint of any format, trusting nothing in it before it is checked.
 
-    Members, dtypes, shapes and sizes are checked before they are read, and every weight must be finite.
-    Raises `CheckpointError` naming the member, what was expected and what was found.
+    Members, dtypes, shapes and sizes are checked before they are read, and every parameter must be finite.
+
+    Raises:
+        CheckpointError: The file is not a checkpoint. The message names the member, what was expected and
+            what was found.
     """
-    with open_regular(path, CheckpointError) as file:
+    with open_regular(Path(path), CheckpointError) as file:
         try:
             _check_directory(file)
             with zipfile.ZipFile(file) as archive:
-                return _read(archive, os.fstat(file.fileno()).st_size)
+                return _Reader(archive, os.fstat(file.fileno()).st_size).checkpoint()
         except CheckpointError as error:
-            raise CheckpointError(f"{path} is not a checkpoint that can be used: {error}") from error
+            raise CheckpointError(f"{path} is not a valid checkpoint: {error}") from error
         except KeyError as error:
-            raise CheckpointError(
-                f"{path} is not a checkpoint that can be used: meta lacks {error}"
-            ) from error
+            raise CheckpointError(f"{path} is not a valid checkpoint: meta lacks {error}") from error
         except _BROKEN as error:
             raise CheckpointError(f"{path} is not a checkpoint, or is damaged: {error}") from error
 
@@ -127,42 +151,52 @@ _BROKEN = (
 """What the standard library raises on damaged archives, and `_from_meta` on JSON of another shape."""
 
 
-def _read(archive: zipfile.ZipFile, file_size: int) -> Checkpoint:
-    members = _check_members(archive, file_size)
-    meta = _read_meta(archive, members["meta"])
-    features = _read_features(archive, members, meta)
-    classes = len(meta["class_names"])
-    models = {
-        field: Model(
-            _read_weights(archive, members[weights], (features.dimension, classes)),
-            _read_weights(archive, members[bias], (classes,)),
-        )
-        for field, (weights, bias) in _MODELS.items()
-    }
-    return _from_meta(meta, features, models)
+class _Reader:
+    """Reads the members of one archive, each checked before it is read."""
 
+    def __init__(self, archive: zipfile.ZipFile, file_size: int):
+        self._archive = archive
+        self._members = _check_members(archive, file_size)
+        self._used: set[str] = set()
+        self._format = FORMAT
 
-def _read_features(
-    archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], meta: dict[str, Any]
-) -> FeatureMap:
-    """Return the features that `meta` names, with the arrays that belong to them."""
-    kind, image_shape = meta["features"]["kind"], tuple(meta["image_shape"])
-    has_arrays = _FEATURES[0] in members
-    if kind not in ("pixels", "deskew", "fourier") or has_arrays != (kind == "fourier"):
-        raise CheckpointError(
-            f"its features are {kind!r} with {len(members)} members, expected 'pixels' or 'deskew' with "
-            f"{len(_ARRAYS) + 1}, or 'fourier' with {len(_ARRAYS) + 3}"
-        )
-    if not has_arrays:
-        return pixels(image_shape, kind == "deskew")
-    dimension = _whole(meta["features"]["dimension"])
-    if not dimension:
-        raise CheckpointError("it has no features")
-    projection, phase = _FEATURES
-    return fourier(
-        _read_weights(archive, members[projection], (math.prod(image_shape), dimension)),
-        _read_weights(archive, members[phase], (dimension,)),
-    )
+    def checkpoint(self) -> Checkpoint:
+        """Return the checkpoint in the archive, which holds its members and no others."""
+        meta = _read_meta(self._archive, self._member("meta"))
+        self._format = meta["format"]
+        config = _read_config(meta["config"])
+        features = restore_features(config, tuple(meta["image_shape"]), self.array)
+        if not features.dimension:
+            raise CheckpointError("it has no features")
+        shapes = (features.dimension, len(meta["class_names"])), (len(meta["class_names"]),)
+        models = {
+            field: Model(*(self.array(name, shape) for name, shape in zip(names, shapes, strict=True)))
+            for field, names in _MODELS.items()
+        }
+        if foreign := sorted(set(self._members) - self._used):
+            raise CheckpointError(f"it has members that are not expected: {', '.join(map(repr, foreign))}")
+        return _from_meta(meta, config, features, models)
+
+    def array(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """Return a float32 array, read after its size and header were found to be right."""
+        info = self._member(_FORMAT1_NAMES.get(name, name) if self._format == 1 else name)
+        size = _HEADER_SIZE + 4 * math.prod(shape)
+        with self._archive.open(info) as member:
+            _check_header(member.read(_HEADER_SIZE), info.filename, "<f4", shape)
+            if info.file_size != size:
+                raise CheckpointError(
+                    f"member {info.filename} takes {info.file_size:,} bytes, expected {size:,}"
+                )
+            array = np.frombuffer(member.read(), "<f4").reshape(shape)  # reading to the end checks the CRC
+        if not np.isfinite(array).all():
+            raise CheckpointError(f"member {info.filename} holds a value that is not finite")
+        return array
+
+    def _member(self, name: str) -> zipfile.ZipInfo:
+        if name not in self._members:
+            raise CheckpointError(f"member {name!r} is missing")
+        self._used.add(name)
+        return self._members[name]
 
 
 def _check_directory(file: BinaryIO) -> None:
@@ -176,36 +210,29 @@ def _check_directory(file: BinaryIO) -> None:
 
 
 def _check_members(archive: zipfile.ZipFile, file_size: int) -> dict[str, zipfile.ZipInfo]:
-    """Return the members by name; they must be exactly those of the format, stored as they are."""
+    """Return the members by name, without ``.npy``; each must be there once, and not be compressed."""
     infos = archive.infolist()
-    found = sorted(info.filename for info in infos[:20])  # a few more than there may be
-    features = _FEATURES if any(name.startswith("feature_") for name in found) else ()
-    expected = sorted(f"{name}.npy" for name in (*_ARRAYS, *features, "meta"))
-    if found != expected:
-        differences = {
-            "missing": sorted(set(expected) - set(found)),
-            "foreign": sorted(set(found) - set(expected))[:3],
-            "there twice": sorted({name for name in found if found.count(name) > 1}),
-        }
-        what = "; ".join(
-            f"{word}: {', '.join(map(repr, names))}" for word, names in differences.items() if names
-        )
-        names = ", ".join(name.removesuffix(".npy") for name in expected)
-        raise CheckpointError(f"its members are not {names} ({what})")
+    if len(infos) > MEMBER_LIMIT:
+        raise CheckpointError(f"it has {len(infos):,} members, expected at most {MEMBER_LIMIT}")
+    members: dict[str, zipfile.ZipInfo] = {}
     for info in infos:
+        name = info.filename.removesuffix(".npy")
+        if name == info.filename or name in members:
+            raise CheckpointError(f"member {info.filename!r} is not an array, or is there twice")
         if info.flag_bits & 1:
-            raise CheckpointError(f"member {info.filename} is encrypted, expected stored as it is")
+            raise CheckpointError(f"member {info.filename} is encrypted, expected no encryption")
         if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
-            raise CheckpointError(f"member {info.filename} is compressed, expected stored as it is")
+            raise CheckpointError(f"member {info.filename} is compressed, expected no compression")
         if info.file_size > file_size:
             raise CheckpointError(
                 f"member {info.filename} claims {info.file_size:,} bytes, expected at most {file_size:,}"
             )
-    return {info.filename.removesuffix(".npy"): info for info in infos}
+        members[name] = info
+    return members
 
 
 def _read_meta(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> dict[str, Any]:
-    """Return the JSON in `meta`, with the parts that decide about the arrays checked."""
+    """Return the JSON in `meta`, with the parts that determine the arrays checked."""
     if info.file_size > META_LIMIT:
         raise CheckpointError(
             f"member {info.filename} takes {info.file_size:,} bytes, expected at most {META_LIMIT:,}"
@@ -215,37 +242,22 @@ def _read_meta(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> dict[str, Any
         _check_header(member.read(_HEADER_SIZE), info.filename, "|u1", shape)
         meta = json.loads(member.read(), parse_constant=_finite, parse_float=_finite)
     found = meta["format"]
-    if type(found) is not int or not 1 <= found <= FORMAT:
+    if type(found) is not int or found < 1:
+        raise CheckpointError(f"its format is {found!r}, expected a number from 1 to {FORMAT}")
+    if found > FORMAT:
         raise CheckpointError(
-            f"its format is {found!r}, and this version reads up to {FORMAT}; "
-            "a newer version of softmax wrote it: upgrade this one"
+            f"its format is {found!r}, and this version reads formats up to {FORMAT}; "
+            "it was written by a newer version: upgrade softmax-regression"
         )
     rows, columns = meta["image_shape"]
     names = meta["class_names"]
     if not (type(rows) is type(columns) is int and min(rows, columns) > 0):
-        raise CheckpointError(
-            f"its image shape is {rows!r} x {columns!r}, expected two positive whole numbers"
-        )
+        raise CheckpointError(f"its image shape is {rows!r} x {columns!r}, expected two positive integers")
     if not (type(names) is list and len(names) > 1 and all(type(name) is str for name in names)):
-        raise CheckpointError("its class names are not a list of two texts or more")
+        raise CheckpointError("its class names are not a list of at least two strings")
     if len(set(names)) < len(names):
         raise CheckpointError("two of its classes have the same name")
     return dict(meta)
-
-
-def _read_weights(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo, shape: tuple[int, ...]
-) -> NDArray[np.float32]:
-    """Return one float32 array, read only after its size and its header were found right."""
-    size = _HEADER_SIZE + 4 * math.prod(shape)
-    with archive.open(info) as member:
-        _check_header(member.read(_HEADER_SIZE), info.filename, "<f4", shape)
-        if info.file_size != size:
-            raise CheckpointError(f"member {info.filename} takes {info.file_size:,} bytes, expected {size:,}")
-        array = np.frombuffer(member.read(), "<f4").reshape(shape)  # reading to the end checks the CRC
-    if not np.isfinite(array).all():
-        raise CheckpointError(f"member {info.filename} holds a value that is not finite")
-    return array
 
 
 _HEADER_SIZE = 128
@@ -261,7 +273,7 @@ def _check_header(head: bytes, name: str, descr: str, shape: tuple[int, ...]) ->
     """Raise `CheckpointError` unless an .npy header declares this dtype and shape, in C order."""
     match = _HEADER.fullmatch(head)
     if not match:
-        raise CheckpointError(f"member {name} does not start as an array of numbers does (format 1.0)")
+        raise CheckpointError(f"member {name} has no valid array header (.npy format 1.0)")
     found = (
         f"{match[1].decode()} of shape ({match[3].decode()}){', in Fortran order' * (match[2] == b'True')}"
     )
@@ -277,17 +289,15 @@ def _finite(number: str) -> float:
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return all that a checkpoint says of itself, as plain values: the content of `meta`."""
-    state = checkpoint.state
-    features = state.features
+    """Return what a checkpoint states about itself, as plain values: the content of `meta`."""
+    state, features = checkpoint.state, checkpoint.state.features
     return {
         "format": FORMAT,
         "dataset": {"name": checkpoint.dataset, "digest": checkpoint.digest},
         "image_shape": checkpoint.image_shape,
         "class_names": checkpoint.class_names,
         "preparation": checkpoint.preparation,
-        "features": {"kind": features.kind}
-        | ({"dimension": features.dimension} if features.kind == "fourier" else {}),
+        "features": {"kind": checkpoint.config.features, "dimension": features.dimension},
         "temperature": state.temperature,
         "config": asdict(checkpoint.config),
         "epoch": state.epoch,
@@ -299,13 +309,26 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def _from_meta(meta: dict[str, Any], features: FeatureMap, models: dict[str, Model]) -> Checkpoint:
-    config = TrainConfig(**meta["config"])
-    if (config.features, config.fourier_dimension or features.dimension) != (
-        features.kind,
-        features.dimension,
-    ):
+def _read_config(values: dict[str, Any]) -> TrainConfig:
+    known = {field.name for field in fields(TrainConfig)}
+    if unknown := sorted(set(values) - known):
+        raise CheckpointError(
+            f"its config has the option {unknown[0]!r}, which this version does not know: "
+            "upgrade softmax-regression"
+        )
+    try:
+        return TrainConfig(**values)
+    except ConfigError as error:
+        raise CheckpointError(f"its config is not valid in this version: {error}") from error
+
+
+def _from_meta(
+    meta: dict[str, Any], config: TrainConfig, features: FeatureMap, models: dict[str, Model]
+) -> Checkpoint:
+    if TrainConfig(features=_text(meta["features"]["kind"])).features != config.features:
         raise ValueError("its features are not those of its config")
+    if meta["features"].get("dimension", features.dimension) != features.dimension:
+        raise ValueError("its number of features is not that of its arrays")
     temperature = meta["temperature"]
     if type(temperature) not in (int, float) or not 0.99 * COLDEST < temperature < 1.01 * HOTTEST:
         raise ValueError(f"its temperature is not a number from {COLDEST} to {HOTTEST}")
@@ -329,7 +352,7 @@ def _from_meta(meta: dict[str, Any], features: FeatureMap, models: dict[str, Mod
         state=state,
         config=config,
         dataset=_text(meta["dataset"]["name"]),
-        digest=_text(meta["dataset"]["digest"]),
+        digest=_digest(meta),
         image_shape=(meta["image_shape"][0], meta["image_shape"][1]),
         class_names=tuple(meta["class_names"]),
         preparation=preparation,
@@ -337,25 +360,43 @@ def _from_meta(meta: dict[str, Any], features: FeatureMap, models: dict[str, Mod
     )
 
 
+def _digest(meta: dict[str, Any]) -> str:
+    """Return the digest of the data set; those of known data sets in format 1 are translated."""
+    digest = _text(meta["dataset"]["digest"])
+    if meta["format"] == 1:
+        translated = {entry.format1_digest: entry.digest for entry in CATALOG.values()}
+        return translated.get(digest, digest)
+    return digest
+
+
 def _epoch(values: Any) -> Epoch:
-    """Return one entry of the history; every value of it is a number, or None where that may be unknown."""
+    """Return one record of the history, whose values are finite numbers, or None if they may be unknown."""
     epoch = Epoch(**values)
-    known = (epoch.epoch, epoch.train_loss, epoch.learning_rate)
-    if not all(type(value) in (int, float) for value in known):
-        raise TypeError("its history holds an epoch without its loss or its learning rate")
-    if not all(value is None or type(value) in (int, float) for value in epoch):
-        raise TypeError("its history holds something that is not a number")
+    if not all(_is_number(value) for value in (epoch.epoch, epoch.train_loss, epoch.learning_rate)):
+        raise TypeError("its history has an epoch without its loss or its learning rate")
+    if not all(value is None or _is_number(value) for value in epoch):
+        raise TypeError("its history has a value that is not a finite number")
+    if (epoch.validation_loss is None) != (epoch.validation_accuracy is None):
+        raise TypeError("its history has a validation loss or a validation accuracy, but not both")
     return epoch
 
 
 def _run(values: Any) -> dict[str, Any]:
-    """Return what is known of the run itself; seconds are a number, versions texts."""
+    """Return what is known about the run itself; seconds are a finite number, versions strings."""
     run = dict(values)
-    if type(run.get("seconds", 0)) not in (int, float):
-        raise TypeError("the seconds of its run are not a number")
-    for name, version in dict(run.get("versions", {})).items():
+    if not _is_number(run.get("seconds", 0)):
+        raise TypeError("the seconds of its run are not a finite number")
+    versions = run.get("versions", {})
+    if type(versions) is not dict:
+        raise TypeError("the versions of its run are not an object")
+    for name, version in versions.items():
         _text(name), _text(version)
     return run
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether a value from JSON is a number that float64 can hold."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 def _whole(value: Any) -> int:

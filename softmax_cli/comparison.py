@@ -1,10 +1,11 @@
-"""Two models on the same images: is one better, or was it luck?
+"""Comparison of two models on the same images.
 
-Only images that one has right and the other wrong tell them apart: `first` and `second` of them, m in all.
-If the models were equally good, each would fall to either side like a coin. McNemar's exact test is the
-probability that m coins fall as unevenly as they did, or more. The interval of the difference is the
-adjusted Wald interval: with z the 97.5 % quantile of the normal distribution, p₁ = (first + 1)/(n + 2) and
-p₂ = (second + 1)/(n + 2), it is p₁ − p₂ ± z·sqrt((p₁ + p₂ − (p₁ − p₂)²)/(n + 2)).
+Only the m images that exactly one model classifies correctly are informative: `first` of them by the first
+model, `second` by the second. If the models were equally good, `first` would follow a binomial distribution
+with m trials and probability 1/2. McNemar's exact test gives the probability of a split that is at least as
+uneven as the observed one. The interval of the difference is the adjusted Wald interval: with z the 97.5 %
+quantile of the normal distribution, p₁ = (first + 1)/(n + 2) and p₂ = (second + 1)/(n + 2), it is
+p₁ − p₂ ± z·sqrt((p₁ + p₂ − (p₁ − p₂)²)/(n + 2)).
 
 Sources: McNemar, Psychometrika (1947); Bonett & Price, Adjusted Wald confidence interval for a difference
 of binomial proportions based on paired data, J. Educ. Behav. Stat. (2012).
@@ -20,7 +21,7 @@ from softmax_cli.metrics import NORMAL_QUANTILE
 
 
 class Comparison(NamedTuple):
-    """How many images only the first model has right, how many only the second, and how many there are."""
+    """Numbers of images: only the first model is correct, only the second is, and all."""
 
     first: int
     second: int
@@ -28,7 +29,7 @@ class Comparison(NamedTuple):
 
     @property
     def difference(self) -> float:
-        """Accuracy of the first model less that of the second."""
+        """Accuracy of the first model minus that of the second."""
         return (self.first - self.second) / self.images
 
     @property
@@ -41,19 +42,19 @@ class Comparison(NamedTuple):
 
     @property
     def p_value(self) -> float:
-        """Probability of a difference as large as this, or larger, if the models were equally good."""
-        return min(1.0, 2 * _coins(self.first + self.second, min(self.first, self.second)))
+        """Probability of a difference at least as large as this if the models were equally good."""
+        return min(1.0, 2 * _binomial_tail(self.first + self.second, min(self.first, self.second)))
 
 
 def compare(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Comparison:
-    """Compare two models by which of the same images (n,) each has right."""
+    """Compare two models, given for each image (n,) whether the model classifies it correctly."""
     return Comparison(int((first & ~second).sum()), int((second & ~first).sum()), len(first))
 
 
-def _coins(tossed: int, heads: int) -> float:
-    """Return the probability that at most so many of the coins that are tossed show heads."""
-    counts = np.arange(1, heads + 1)
-    ways = np.cumsum(np.log((tossed + 1 - counts) / counts))  # log of tossed over 1, 2, ...
-    logs = np.concatenate([[0.0], ways]) - tossed * math.log(2)
+def _binomial_tail(trials: int, successes: int) -> float:
+    """Return the probability of at most so many successes in trials with probability 1/2."""
+    counts = np.arange(1, successes + 1)
+    ways = np.cumsum(np.log((trials + 1 - counts) / counts))  # logarithms of binomial coefficients
+    logs = np.concatenate([[0.0], ways]) - trials * math.log(2)
     top = float(logs.max())
     return math.exp(top) * float(np.exp(logs - top).sum())

@@ -1,135 +1,272 @@
-"""What a training run is: `TrainConfig`, the only home of every default, and its TOML form."""
+"""The configuration of a training run: `TrainConfig`, the only home of every default, and its TOML form.
+
+The registries of solvers and feature stages are here, so that `softmax train --help` and TOML files know
+them without importing numpy. The solver NAME is the module ``softmax_cli.solvers.NAME``, the stage NAME the
+module ``softmax_cli.features.NAME``.
+"""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from softmax_cli.errors import ConfigError, reason
 
 DEFAULT_CHECKPOINT = Path("model.npz")
-"""Where `train` writes and the other commands read, unless told otherwise."""
+"""Where `train` writes and the other commands read by default."""
 
-FOURIER_DEFAULTS = {"fourier_dimension": 4000, "fourier_bandwidth": 3.5, "fourier_smoothing": 1.0}
-"""What is asked of Fourier features, where nothing else is; other features have no use for it."""
+
+class SolverFacts(NamedTuple):
+    """What the rest of the package has to know of a solver.
+
+    Attributes:
+        title: What it is, for the help of ``--solver``.
+        epochs: Default number of epochs.
+        unit: What `epochs` counts.
+        tolerance: Estimated relative distance from the optimum at which the solver has converged; None if
+            it runs for a given number of epochs.
+        keeps_best: Keep the weights of the epoch with the lowest validation loss, not the last ones; only
+            then does ``--patience`` work.
+        uses_learning_rate: Use ``--learning-rate`` and its schedule; then the number of epochs of a run
+            cannot change, unless the schedule is constant.
+        remedy: What to try if training diverges.
+    """
+
+    title: str
+    epochs: int
+    unit: str
+    tolerance: float | None
+    keeps_best: bool
+    uses_learning_rate: bool
+    remedy: str
+
+
+SOLVERS = {
+    "sgd": SolverFacts(
+        title="mini-batch gradient descent",
+        epochs=10,
+        unit="epoch",
+        tolerance=None,
+        keeps_best=True,
+        uses_learning_rate=True,
+        remedy="choose a smaller --learning-rate (or --l2)",
+    ),
+    "newton": SolverFacts(
+        title="second order, runs to convergence",
+        epochs=100,
+        unit="iteration",
+        tolerance=1e-5,
+        keeps_best=False,
+        uses_learning_rate=False,
+        remedy="raise --l2",
+    ),
+}
+"""The registry of solvers."""
+
+
+class StageFacts(NamedTuple):
+    """What the configuration has to know of a feature stage.
+
+    Attributes:
+        title: What it computes, for the help of ``--features``.
+        redraws: The stage maps images to images, so that it precedes the stages that do not.
+        l2: Default of `l2` if the features end with this stage; None for the general default.
+    """
+
+    title: str
+    redraws: bool = False
+    l2: float | None = None
+
+
+STAGES = {
+    "deskew": StageFacts("images sheared until they stand upright", redraws=True),
+    "fourier": StageFacts("random Fourier features of a Gaussian kernel", l2=1e-6),
+}
+"""The registry of feature stages."""
+
+DEFAULT_L2 = 1e-4
+"""Default of `l2`, unless the last feature stage has one of its own."""
+
+ALIASES = {"pixels": (), "fourier": ("deskew", "fourier")}
+"""Values of `features` that stand for a pipeline of other stages."""
+
+
+def _listed(registry: Mapping[str, SolverFacts | StageFacts]) -> str:
+    return ", ".join(f"{name} ({facts.title})" for name, facts in registry.items())
 
 
 def _option(default: Any, help: str, **metadata: Any) -> Any:
     return field(default=default, metadata={"help": help, **metadata})
 
 
+def _stage_option(stage: str, default: Any, help: str, **metadata: Any) -> Any:
+    """Return the field of an option that only one stage reads; it is None if the stage is absent."""
+    return field(default=None, metadata={"help": help, "stage": stage, "shown": default, **metadata})
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """Everything that decides what a training run learns; two equal configs learn the same weights.
 
-    Raises `ConfigError` for a value that has no meaning, naming the option, the value and what would do.
+    `features` may be given as text (``"deskew,fourier"``) or as a list of names.
+
+    Raises:
+        ConfigError: A value has no meaning. The message names the option, the value and what is valid.
     """
 
-    dataset: str = _option("auto", "auto, mnist, fashion-mnist, sample, or a folder with four IDX files.")
-    solver: str = _option(
-        "sgd", "Gradient descent, or, after a little of it, to the very optimum.", choices=("sgd", "newton")
+    dataset: str = _option("auto", "auto, mnist, fashion-mnist, sample, or the path of a data set.")
+    solver: str = _option("sgd", f"{_listed(SOLVERS)}.", choices=SOLVERS)
+    features: str = _option("pixels", f"pixels, or stages in order, separated by commas: {_listed(STAGES)}.")
+    fourier_dimension: int = _stage_option(
+        "fourier", 4000, "Number of random Fourier features.", minimum=1, maximum=100_000
     )
-    features: str = _option(
-        "pixels",
-        "What is weighed: pixels, deskewed pixels, or random Fourier features of these.",
-        choices=("pixels", "deskew", "fourier"),
+    fourier_bandwidth: float = _stage_option(
+        "fourier", 3.5, "Width of the Gaussian kernel.", minimum=0.001, maximum=1000
     )
-    fourier_dimension: int = _option(
-        None,
-        "How many Fourier features.",
-        minimum=1,
-        maximum=100_000,
-        shown=FOURIER_DEFAULTS["fourier_dimension"],
-    )
-    fourier_bandwidth: float = _option(
-        None,
-        "Distance between images, pixels in [0, 1], at which they count as different.",
-        minimum=0.001,
-        maximum=1000,
-        shown=FOURIER_DEFAULTS["fourier_bandwidth"],
-    )
-    fourier_smoothing: float = _option(
-        None,
-        "Pixels by which images are smoothed before their distance is taken; 0 for not at all.",
+    fourier_smoothing: float = _stage_option(
+        "fourier",
+        1.0,
+        "Standard deviation, in pixels, of the smoothing of images; 0 for none.",
         minimum=0,
         maximum=100,
-        shown=FOURIER_DEFAULTS["fourier_smoothing"],
+        hidden=True,
     )
     epochs: int = _option(
         None,
-        "Passes over the images; with newton, iterations at most.",
+        "Passes over the images, or the largest number of iterations of a solver that converges.",
         minimum=1,
         maximum=5_000,
-        shown="10, newton 100",
+        shown=", ".join(f"{facts.epochs} with {name}" for name, facts in SOLVERS.items()),
     )
     batch_size: int = _option(256, "Images per step.", minimum=1)
     learning_rate: float = _option(
         0.5,
-        "Size of the first step along the gradient, suited to the features.",
+        "Initial learning rate; the same value suits all features.",
         minimum=0,
         exclusive=True,
     )
-    momentum: float = _option(0.9, "Share of the last step that is kept, in [0, 1).", minimum=0, below=1)
-    schedule: str = _option("cosine", "How the learning rate goes on.", choices=("cosine", "constant"))
+    momentum: float = _option(0.9, "Momentum, in [0, 1).", minimum=0, below=1)
+    schedule: str = _option("cosine", "Learning-rate schedule.", choices=("cosine", "constant"))
     l2: float = _option(
         None,
-        "Weight decay: l2/2 times the squared weights joins the loss.",
+        "L2 regularization: l2/2 times the squared weights is added to the loss.",
         minimum=0,
-        shown="1e-4, fourier 1e-6",
+        shown=", ".join(
+            [f"{DEFAULT_L2:g}", *(f"{one.l2:g} after {name}" for name, one in STAGES.items() if one.l2)]
+        ),
     )
     validation_size: float = _option(
-        0.1, "Share of the training images held out, in [0, 1).", minimum=0, below=1
+        0.1, "Fraction of the training images used for validation, in [0, 1).", minimum=0, below=1
     )
     patience: int = _option(
         0, "Stop after this many epochs without a lower validation loss (0: never).", minimum=0
     )
-    calibrate: bool = _option(
-        False, "Fit a temperature to the images held out, so that probabilities mean what they say."
+    calibrate: bool = _option(False, "Fit a temperature to the validation images to calibrate probabilities.")
+    seed: int = _option(
+        0, "Seed of the validation split, the order of the images and random features.", minimum=0
     )
-    seed: int = _option(0, "Decides the split, the order of the images, the Fourier features.", minimum=0)
 
     def __post_init__(self) -> None:
-        is_fourier = self.features == "fourier"
-        for key, default in FOURIER_DEFAULTS.items():
-            if is_fourier:
-                self._fill_in(key, default)
-            elif getattr(self, key) is not None:
+        object.__setattr__(self, "features", _canonical(_pipeline(self.features)))
+        _checked("solver", self.solver, str, {"choices": tuple(SOLVERS)})
+        stages, solver = self.stages, SOLVERS[self.solver]
+        self._fill_in("epochs", solver.epochs)
+        self._fill_in("l2", (stages and STAGES[stages[-1]].l2) or DEFAULT_L2)
+        for item in fields(self):
+            stage, value = item.metadata.get("stage"), getattr(self, item.name)
+            if stage in stages:
+                self._fill_in(item.name, item.metadata["shown"])
+            elif stage and value is not None:
                 raise ConfigError(
-                    f"{option_name(key)} is for features fourier, not {self.features}; leave it out"
+                    f"{option_name(item.name)} needs the feature stage {stage}, but features is "
+                    f"{self.features}; leave it out"
                 )
-        self._fill_in("epochs", 100 if self.solver == "newton" else 10)
-        self._fill_in("l2", 1e-6 if is_fourier else 1e-4)
         for item in fields(self):
             value = getattr(self, item.name)
-            if value is not None or item.default is not None:
-                value = _checked(item.name, value, item.type, item.metadata)
-                object.__setattr__(self, item.name, value)
-        if self.patience and self.solver == "newton":
-            raise ConfigError("patience is for solver sgd; newton stops by itself, at the optimum")
+            if value is not None or "stage" not in item.metadata:
+                object.__setattr__(self, item.name, _checked(item.name, value, item.type, item.metadata))
+        if self.patience and not solver.keeps_best:
+            raise ConfigError(
+                f"patience has no effect with solver {self.solver}, which does not keep the best epoch; "
+                "leave it out"
+            )
         if self.patience and not self.validation_size:
             raise ConfigError(
-                f"patience {self.patience} needs a validation split to watch: "
-                "give a validation-size above 0, or patience 0"
+                f"patience {self.patience} needs validation images: give a validation-size above 0, "
+                "or patience 0"
             )
         if self.calibrate and not self.validation_size:
-            raise ConfigError("calibrate needs images held out to fit to: give a validation-size above 0")
+            raise ConfigError("calibrate needs validation images: give a validation-size above 0")
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The names of the feature stages, in order; none for pixels."""
+        return _pipeline(self.features)
 
     def _fill_in(self, name: str, default: Any) -> None:
-        """Set a field whose default depends on others, where nothing was given."""
+        """Set a field whose default depends on others, if it was not given."""
         if getattr(self, name) is None:
             object.__setattr__(self, name, default)
 
 
-def read_toml(path: Path) -> dict[str, Any]:
+def _pipeline(features: Any) -> tuple[str, ...]:
+    """Return the stages that a value of `features` names, without pixels, which are always the input."""
+    names = features.split(",") if isinstance(features, str) else features
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"features must be text or a list of names, not {features!r}")
+    names = [name.strip() for name in names]
+    if "pixels" in names[1:]:
+        raise ConfigError(f"features {','.join(names)}: pixels can only come first")
+    if len(names) == 1 and names[0] in ALIASES:
+        return ALIASES[names[0]]
+    names = names[1:] if names[:1] == ["pixels"] else names
+    for name in names:
+        if name not in STAGES:
+            raise ConfigError(f"unknown feature stage {name!r}{_suggestion(name, ('pixels', *STAGES))}")
+    if len(set(names)) < len(names):
+        raise ConfigError(f"features {','.join(names)} names a stage twice")
+    redraws = [STAGES[name].redraws for name in names]
+    if redraws != sorted(redraws, reverse=True):
+        first = names[redraws.index(False)]
+        raise ConfigError(f"features {','.join(names)}: stages that redraw images must come before {first}")
+    return tuple(names)
+
+
+def _canonical(stages: tuple[str, ...]) -> str:
+    """Return the one way to write a pipeline; it never depends on an alias for several stages."""
+    text = ",".join(stages) or "pixels"
+    return f"pixels,{text}" if len(stages) == 1 and text in ALIASES else text
+
+
+def find_config(name: str) -> Path:
+    """Return the path of a TOML file: `name` if it ends in ``.toml``, else that of a packaged file.
+
+    Raises:
+        ConfigError: No packaged file has this name.
+    """
+    if name.endswith(".toml"):
+        return Path(name)
+    package = Path(__file__).parent
+    folders = (package / "configs", package.parent / "configs")  # of an installation, of a source tree
+    known = {path.stem: path for folder in reversed(folders) for path in sorted(folder.glob("*.toml"))}
+    if name not in known:
+        raise ConfigError(
+            f"unknown config {name!r}{_suggestion(name, known)}; for a file, give a name that ends in .toml"
+        )
+    return known[name]
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
     """Return the overrides in a TOML file, whose keys are the fields of `TrainConfig`.
 
-    Raises `ConfigError` where the file cannot be read, is not TOML, or holds a key that is no field.
+    Raises:
+        ConfigError: The file cannot be read, is not TOML, or has a key that is not a field.
     """
     import tomllib
 
     try:
-        overrides = tomllib.loads(path.read_text(encoding="utf-8"))
+        overrides = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {reason(error)}") from error
     except (ValueError, RecursionError) as error:
@@ -142,14 +279,19 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def continued(saved: TrainConfig, given: dict[str, Any]) -> TrainConfig:
-    """Return the config with which a run that was trained with `saved` goes on, if `given` is asked of it.
+    """Return the config of a run that continues one with the config `saved`, with the overrides `given`.
 
-    Only patience may change, and the number of epochs where the learning rate does not depend on it: with
-    a constant schedule, or newton. Raises `ConfigError` naming both values for anything else that differs.
+    Only patience may change, and the number of epochs if the learning rate does not depend on it: with a
+    constant schedule, or a solver that uses no learning rate.
+
+    Raises:
+        ConfigError: Another value differs. The message names both values.
     """
     free = {"patience"}
-    if saved.schedule == "constant" or saved.solver == "newton":
+    if saved.schedule == "constant" or not SOLVERS[saved.solver].uses_learning_rate:
         free.add("epochs")
+    if "features" in given:
+        given = given | {"features": _canonical(_pipeline(given["features"]))}
     for key, now in given.items():
         before = getattr(saved, key)
         if before is None and now is not None:
@@ -160,13 +302,23 @@ def continued(saved: TrainConfig, given: dict[str, Any]) -> TrainConfig:
         if before != now and key not in free:
             raise ConfigError(
                 f"the run to resume has {option_name(key)} {before}, but {now} was given; "
-                "leave it out, or start a new run without --resume"
+                f"{_way_out(key, now)}"
             )
     return replace(saved, **given)
 
 
+def _way_out(key: str, value: Any) -> str:
+    """Return what works instead of resuming a run with another value of an option."""
+    remedy = f"leave it out, or start a new run with --{option_name(key)} {value} and without --resume"
+    if key == "epochs":
+        remedy += (
+            " (the cosine schedule depends on the number of epochs; with --schedule constant it may grow)"
+        )
+    return remedy
+
+
 def option_name(key: str) -> str:
-    """Return a field's name as it is spelled on the command line, without the dashes before it."""
+    """Return the name of a field as it is spelled on the command line, without leading dashes."""
     return key.replace("_", "-")
 
 
@@ -174,15 +326,15 @@ def _suggestion(key: str, known: Iterable[str]) -> str:
     import difflib
 
     near = difflib.get_close_matches(key.replace("-", "_"), known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; the keys are {', '.join(known)}"
+    return f"; did you mean {near[0]!r}?" if near else f"; expected one of {', '.join(known)}"
 
 
 def _checked(key: str, value: Any, kind: Any, rules: Any) -> Any:
-    """Return the value, as a float where one is wanted; raise `ConfigError` if it will not do."""
+    """Return the value, as a float if the field is one; raise `ConfigError` if it is not valid."""
     name = option_name(key)
     if kind is float and type(value) is int:
         try:
-            value = float(value)  # TOML's 1 is as good as 1.0
+            value = float(value)  # TOML's 1 stands for 1.0
         except OverflowError as error:
             raise ConfigError(f"{name} must be finite, not a number of {value.bit_length()} bits") from error
     if type(value) is not kind:

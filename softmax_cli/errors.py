@@ -1,42 +1,51 @@
-"""Every way `softmax` fails on purpose.
+"""The exceptions that the package raises.
 
-A message says what was wrong, what was expected, and what to do. The command line prints it as one
-``error:`` line; anything that is not a `SoftmaxError` is a bug and shows its traceback.
+SoftmaxError
+├── ConfigError
+├── DataError
+│   └── DownloadError
+├── CheckpointError
+├── ImageError
+├── DivergenceError
+└── OutputError
+
+A message says what was wrong, what was expected, and what to do. The command line prints it as one ``error:``
+line; any other exception is a bug and shows its traceback.
 """
 
 
 class SoftmaxError(Exception):
-    """Base of every error that the package raises itself."""
+    """Base class of all errors that the package raises."""
 
 
 class ConfigError(SoftmaxError):
-    """An option or a configuration key that cannot be used (exit code 2, like any wrong usage)."""
+    """An option or a configuration key is not valid (exit code 2, as for wrong usage)."""
 
 
 class DataError(SoftmaxError):
-    """A data set that is missing, damaged, or not what it claims to be."""
+    """A data set is missing, damaged, or not of the expected form."""
 
 
 class DownloadError(DataError):
-    """A data set that neither the cache nor any mirror can supply."""
+    """Neither the cache nor any mirror has a data set."""
 
 
 class CheckpointError(SoftmaxError):
-    """A checkpoint that is missing, damaged, or made by something else."""
+    """A checkpoint is missing, damaged, or not a checkpoint."""
 
 
 class ImageError(SoftmaxError):
-    """A picture that cannot be read."""
+    """A picture cannot be read."""
 
 
 class DivergenceError(SoftmaxError):
-    """Training that left the finite numbers."""
+    """A value is not finite during training or evaluation."""
 
 
 class OutputError(SoftmaxError):
-    """A file that cannot be written."""
+    """A file cannot be written."""
 
 
 def reason(error: OSError) -> str:
-    """Return what the operating system says was wrong, to go into a message."""
+    """Return the message of the operating system for an error, in lower case, as part of a sentence."""
     return (error.strerror or str(error)).lower()

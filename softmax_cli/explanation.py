@@ -1,9 +1,9 @@
-"""Why one class rather than another: the evidence, taken apart.
+"""Why a model prefers one class to another: its evidence, attributed to pixels.
 
-Of pixels, z_k = b_k + Σ_p w_pk x_p, so that what pixel p says for class i rather than j is
-(w_pi − w_pj)·x_p; these contributions, and the difference of the biases, add up to z_i − z_j exactly.
-Of other features they do not; there the gradient ∂(z_i − z_j)/∂x_p says what a little more ink at p would
-do. For φ(x) = s·cos(x·Ω + φ₀) it is −s·Ω·((w_i − w_j) · sin(x·Ω + φ₀)).
+If the features are the pixels, z_k = b_k + Σ_p w_pk x_p, so that pixel p contributes (w_pi − w_pj)·x_p to the
+difference z_i − z_j; these contributions and the difference of the biases add up to it exactly. For other
+features there is no such sum; instead, the gradient ∂(z_i − z_j)/∂x_p shows the effect of a little more ink
+at p.
 """
 
 from typing import NamedTuple
@@ -16,10 +16,16 @@ from softmax_cli.model import Model
 
 
 class Explanation(NamedTuple):
-    """Why class `winner` and not `runner_up`, in float64.
+    """Why a model prefers class `winner` to `runner_up`, in float64.
 
-    `evidence` (K,) is z, of which the biases are a part. `pixels` (rows, cols) holds the contributions where
-    `adds_up`, else the gradient by the intensities, which lie in [0, 1].
+    Attributes:
+        winner: Class with the largest evidence.
+        runner_up: Class with the second largest evidence.
+        evidence: z, of shape (K,), biases included.
+        bias: The biases, (K,).
+        pixels: (rows, cols), the contributions of the pixels if `adds_up`, else the gradient by the
+            intensities, which lie in [0, 1].
+        adds_up: Whether contributions and biases add up to the evidence.
     """
 
     winner: int
@@ -31,27 +37,22 @@ class Explanation(NamedTuple):
 
     @property
     def difference(self) -> float:
-        """The evidence for the winner less that for the runner-up."""
+        """The evidence for the winner minus that for the runner-up."""
         return float(self.evidence[self.winner] - self.evidence[self.runner_up])
 
     @property
     def bias_difference(self) -> float:
-        """The part of the difference that the biases make, whatever the image."""
+        """The part of the difference that is due to the biases, whatever the image."""
         return float(self.bias[self.winner] - self.bias[self.runner_up])
 
 
 def explain(model: Model, features: FeatureMap, image: NDArray[np.uint8]) -> Explanation:
-    """Return why a model takes a prepared image (rows, cols) for what it does, and not for the next best."""
-    x = image.ravel() / 255
+    """Return why a model prefers the most probable class of a prepared image (rows, cols) to the next."""
     weights, bias = (part.astype(np.float64) for part in model)
-    if features.projection is None or features.phase is None:
-        phi, slopes = x, None
-    else:
-        projection = features.projection.astype(np.float64)
-        angles = x @ projection + features.phase
-        phi, slopes = features.scale * np.cos(angles), -features.scale * np.sin(angles)
+    phi = features.scale * features.transform(image[None]).astype(np.float64)[0]
     evidence = phi @ weights + bias
     winner, runner_up = np.argsort(-evidence, kind="stable")[:2].tolist()
     margin = weights[:, winner] - weights[:, runner_up]
-    pixels = margin * x if slopes is None else projection @ (slopes * margin)
-    return Explanation(winner, runner_up, evidence, bias, pixels.reshape(image.shape), slopes is None)
+    adds_up = not features.vector_stages
+    pixels = margin * phi if adds_up else features.gradient(image[None], margin[None])[0]
+    return Explanation(winner, runner_up, evidence, bias, pixels.reshape(image.shape), adds_up)

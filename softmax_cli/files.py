@@ -1,4 +1,4 @@
-"""Files that are never half there: atomic writing, careful opening, bounded inflating, digests."""
+"""Atomic writing, safe opening, bounded inflating, and digests of files."""
 
 import os
 import re
@@ -12,18 +12,19 @@ from typing import BinaryIO
 from softmax_cli.errors import ConfigError, OutputError, SoftmaxError, reason
 
 CHUNK = 1 << 16
-"""Bytes that are read, inflated and written at a time."""
+"""Number of bytes that are read at a time."""
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Yield a binary file that becomes `path`, whole, only when the block ends without an error.
+    """Yield a binary file that replaces `path` when the block ends without an error.
 
-    The bytes go to a temporary file beside the target, are synced to the disk, and replace the target
-    in one step, so that a reader sees either the old file or the new one at every moment. Where `path`
-    is a symbolic link, its target is replaced and the link kept.
+    The bytes are written to a temporary file beside the target, synced to the disk, and renamed to the
+    target, so that a reader sees either the old file or the new one at every moment. If `path` is a symbolic
+    link, its target is replaced and the link kept.
 
-    Raises `OutputError` where the system refuses, with the old file intact and no temporary left.
+    Raises:
+        OutputError: The system refuses an operation. The old file is intact and no temporary file is left.
     """
     target = Path(os.path.realpath(path))
     temporary = _temporary(target)
@@ -47,6 +48,12 @@ def check_writable(path: Path) -> None:
     if os.path.isdir(target):
         raise OutputError(f"cannot write {path}: it is a folder; give the name of a file")
     if not os.path.isdir(target.parent):
+        try:
+            target.parent.stat()
+        except PermissionError as error:
+            raise OutputError(f"cannot write {path}: {reason(error)}") from error
+        except OSError:
+            pass  # reported below
         raise OutputError(f"cannot write {path}: the folder {target.parent} does not exist; make it first")
     if os.path.exists(target) and not os.path.isfile(target):
         raise OutputError(f"cannot write {path}: it is not a regular file")
@@ -60,12 +67,12 @@ def check_writable(path: Path) -> None:
 
 
 def check_replaces(path: Path, start: bytes, what: str, option: str) -> None:
-    """Raise `ConfigError` where a file is at `path` already that does not begin as a `what` does."""
+    """Raise `ConfigError` if a file exists at `path` that does not begin like a `what`."""
     if not path.exists():
         return
     with open_regular(path, OutputError) as file:
         if file.read(len(start)) not in (b"", start):
-            raise ConfigError(f"{path} is there already, and no {what}; give {option} another name")
+            raise ConfigError(f"{path} exists and is not a {what}; choose another {option}")
 
 
 def open_regular(path: Path, error: type[SoftmaxError]) -> BinaryIO:
@@ -88,10 +95,13 @@ def chunks(file: BinaryIO) -> Iterator[bytes]:
 
 
 def inflate(compressed: Iterable[bytes], limit: int) -> Iterator[bytes]:
-    """Yield the content of one gzip stream in small pieces, at most `limit` + 1 bytes of it.
+    """Yield the content of one gzip stream in small pieces, at most `limit` + 1 bytes.
 
-    The trailer's CRC and length are checked. Raises `ValueError` with a short reason: not gzip,
-    damaged, cut short, longer than `limit`, or followed by other bytes.
+    The CRC and the length in the trailer are checked.
+
+    Raises:
+        ValueError: The stream is not gzip, damaged, cut short, longer than `limit`, or followed by other
+            bytes; the message is a short predicate.
     """
     inflater = zlib.decompressobj(wbits=31)  # 31: gzip header and trailer
     total = 0
@@ -114,7 +124,7 @@ def inflate(compressed: Iterable[bytes], limit: int) -> Iterator[bytes]:
 
 
 def sha256(*parts: bytes | memoryview) -> str:
-    """Return the hexadecimal SHA-256 of `parts`, one after the other."""
+    """Return the hexadecimal SHA-256 of the concatenated parts."""
     import hashlib
 
     digest = hashlib.sha256()
@@ -128,7 +138,7 @@ def _temporary(target: Path) -> Path:
 
 
 def _sweep(target: Path) -> None:
-    """Remove the temporaries that processes which are gone left beside `target`."""
+    """Remove temporary files that processes left beside `target` before they ended."""
     pattern = re.compile(rf"\.{re.escape(target.name)}\.(\d+)\.tmp")
     for path in target.parent.iterdir():
         if (match := pattern.fullmatch(path.name)) and not _is_running(int(match[1])):
@@ -136,7 +146,7 @@ def _sweep(target: Path) -> None:
 
 
 def _is_running(process: int) -> bool:
-    if os.name == "nt":  # there, signal 0 is a real signal: leave the file alone instead
+    if os.name == "nt":  # there, signal 0 is a real signal; keep the file
         return True
     try:
         os.kill(process, 0)
@@ -149,9 +159,9 @@ def _is_running(process: int) -> bool:
 
 @contextmanager
 def _synced(folder: Path) -> Iterator[None]:
-    """Make the rename that the block does in `folder` survive a power cut, where folders can be synced.
+    """Sync `folder` after the block, so that a rename in it survives a power cut.
 
-    Where one cannot, the rename has still happened: that is no failure any more.
+    If the folder cannot be synced, the rename has happened nevertheless; this is not an error.
     """
     if os.name == "nt":
         yield
@@ -166,5 +176,5 @@ def _synced(folder: Path) -> Iterator[None]:
 
 
 def _remove(path: Path) -> None:
-    with suppress(OSError):  # in a folder that cannot be written there is nothing to remove, either
+    with suppress(OSError):  # in a folder that cannot be written there is no temporary file
         path.unlink(missing_ok=True)

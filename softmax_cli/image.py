@@ -80,14 +80,16 @@ class Prepared(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def prepare(path: Path, shape: tuple[int, int], preparation: str, invert: bool | None = None) -> Prepared:
+def prepare_picture(
+    path: str | Path, shape: tuple[int, int], preparation: str, invert: bool | None = None
+) -> Prepared:
     """Read a PNG or JPEG file and draw it as the data set would have, as the module's text defines.
 
     `shape` is the (rows, cols) of the model's images, `preparation` ``digit`` or ``plain``. `invert`
     says that the picture is dark on light (True) or light on dark (False); None finds out. Raises
     `ImageError` for a file that is no such picture, is damaged, or is too large.
     """
-    gray, steps = read_luminance(path)
+    gray, steps = read_luminance(Path(path))
     if gray.shape == shape and invert is None and _background(gray) <= BLACK:
         steps.append(f"used as it is: {shape[1]} x {shape[0]}, light on black")
         return Prepared(gray, tuple(steps), () if gray.any() else ("the picture is blank",))

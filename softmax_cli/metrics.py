@@ -1,4 +1,4 @@
-"""How good the probabilities are: accuracy, loss, Brier score, calibration, confusion, per class."""
+"""Scores of probabilities: accuracy, loss, Brier score, calibration, confusion matrix, per class."""
 
 import math
 from collections.abc import Iterable
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from softmax_cli.model import Floats, Labels, log_softmax
 
 BINS = 15
-"""Equal-width bins of the top probability, for the calibration error."""
+"""Number of equal-width bins of the confidence (the top probability), for the calibration error."""
 
 NORMAL_QUANTILE = 1.959963984540054
-"""The 97.5 % quantile of the normal distribution: 95 % of it lie this many deviations round its mean."""
+"""The 97.5 % quantile of the standard normal distribution, for intervals of 95 %."""
 
 
 class ClassScore(NamedTuple):
-    """Precision, recall and F1 of one class, in [0, 1] (0 where undefined), and its number of images."""
+    """Precision, recall and F1 of one class, in [0, 1] (0 if undefined), and its number of images."""
 
     precision: float
     recall: float
@@ -27,7 +27,7 @@ class ClassScore(NamedTuple):
 
 
 class Bin(NamedTuple):
-    """The images whose top probability is from `low` to `high`: how many, its mean, and the share right."""
+    """The images with a confidence from `low` to `high`: number, mean confidence, and accuracy."""
 
     low: float
     high: float
@@ -38,10 +38,14 @@ class Bin(NamedTuple):
 
 @dataclass(frozen=True)
 class Scores:
-    """Sums over images, from which every score follows; two of them over different images add up.
+    """Sums over images, from which every score follows; those of disjoint sets of images add up.
 
-    `confusion` (K, K): images of true class i that were predicted as j. `calibration` (BINS, 3): per bin
-    of the top probability, the images, the sum of that probability, and how many were right.
+    Attributes:
+        confusion: (K, K), number of images of true class i that were predicted as j.
+        calibration: (BINS, 3), per bin of the confidence: number of images, sum of the confidence, and
+            number of correct predictions.
+        loss_sum: Sum of the cross-entropies, in nats.
+        brier_sum: Sum of the Brier scores.
     """
 
     confusion: NDArray[np.int64]
@@ -64,7 +68,7 @@ class Scores:
 
     @property
     def accuracy(self) -> float:
-        """Share of images whose most probable class is the true one."""
+        """Fraction of images whose most probable class is the true one."""
         return int(np.trace(self.confusion)) / self.images
 
     @property
@@ -79,15 +83,15 @@ class Scores:
 
     @property
     def ece(self) -> float:
-        """Expected calibration error: Σ over bins of |right − confidence| / n (Guo et al. 2017)."""
-        _, confidence, right = self.calibration.T
-        return float(np.abs(right - confidence).sum()) / self.images
+        """Expected calibration error: Σ over bins of |correct − confidence| / n (Guo et al. 2017)."""
+        _, confidence, correct = self.calibration.T
+        return float(np.abs(correct - confidence).sum()) / self.images
 
     def reliability(self) -> list[Bin]:
-        """Return the bins of the top probability that hold images, from the least sure to the surest."""
+        """Return the bins that contain images, by increasing confidence."""
         return [
-            Bin(index / BINS, (index + 1) / BINS, int(images), confidence / images, right / images)
-            for index, (images, confidence, right) in enumerate(self.calibration.tolist())
+            Bin(index / BINS, (index + 1) / BINS, int(images), confidence / images, correct / images)
+            for index, (images, confidence, correct) in enumerate(self.calibration.tolist())
             if images
         ]
 
@@ -98,11 +102,11 @@ class Scores:
 
     def per_class(self) -> list[ClassScore]:
         """Return the scores of each class, in order."""
-        right = np.diag(self.confusion)
+        correct = np.diag(self.confusion)
         predicted, true = self.confusion.sum(axis=0), self.confusion.sum(axis=1)
-        precision = right / np.maximum(predicted, 1)
-        recall = right / np.maximum(true, 1)
-        f1 = 2 * right / np.maximum(predicted + true, 1)
+        precision = correct / np.maximum(predicted, 1)
+        recall = correct / np.maximum(true, 1)
+        f1 = 2 * correct / np.maximum(predicted + true, 1)
         return [
             ClassScore(*row) for row in zip(*(a.tolist() for a in (precision, recall, f1, true)), strict=True)
         ]
@@ -141,14 +145,14 @@ def total(parts: Iterable[Scores]) -> Scores:
 
 
 def wilson_interval(rate: float, n: int) -> tuple[float, float]:
-    """Return the 95 % score interval of a rate seen in n trials (Wilson 1927)."""
+    """Return the 95 % score interval of a rate observed in n trials (Wilson 1927)."""
     z = NORMAL_QUANTILE
     centre = rate + z * z / (2 * n)
     half = z * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
     return max(0.0, (centre - half) / (1 + z * z / n)), min(1.0, (centre + half) / (1 + z * z / n))
 
 
-def _calibration(top: NDArray[np.float64], right: NDArray[Any]) -> NDArray[np.float64]:
+def _calibration(top: NDArray[np.float64], correct: NDArray[Any]) -> NDArray[np.float64]:
     bins = np.minimum((top * BINS).astype(np.intp), BINS - 1)
-    columns = (np.ones(len(top)), top, right.astype(np.float64))
+    columns = (np.ones(len(top)), top, correct.astype(np.float64))
     return np.stack([np.bincount(bins, column, BINS) for column in columns], axis=1)

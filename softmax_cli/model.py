@@ -1,6 +1,6 @@
-"""Softmax regression: all of its mathematics, and nothing else.
+"""The mathematics of softmax regression.
 
-Shapes, throughout: n images, D features, K classes; features x (n, D), weights W (D, K), bias b (K,),
+Shapes: n images, D features, K classes; features x (n, D), weights W (D, K), bias b (K,),
 evidence z (n, K), probabilities y (n, K), labels (n,) of integers in 0 .. K - 1, and t, the labels as
 one-hot rows (n, K). The dtype follows the data: float32 to train, float64 to check.
 
@@ -25,15 +25,15 @@ class Model(NamedTuple):
 
     @classmethod
     def zeros(cls, features: int, classes: int, dtype: Any = np.float32) -> Self:
-        """Return a model that finds every class equally likely, whatever it sees."""
+        """Return a model with all parameters 0: every class is equally probable for any input."""
         return cls(np.zeros((features, classes), dtype), np.zeros(classes, dtype))
 
 
 def evidence(model: Model, x: Floats) -> Floats:
     """Return z = x·W + b, the evidence (logits) for each class, shape (n, K).
 
-    It lies in memory class by class (Fortran order): what follows works along the classes of each image,
-    and is several times faster on long columns than on short rows.
+    The result is in Fortran order: reductions over the classes of each image are several times faster on
+    long columns than on short rows.
     """
     product = x @ model.weights
     z: Floats = np.empty_like(product, order="F")
@@ -43,8 +43,8 @@ def evidence(model: Model, x: Floats) -> Floats:
 def softmax(z: Floats) -> Floats:
     """Return y_k = exp(z_k − m) / Σ_j exp(z_j − m) with m = max_j z_j, over the last axis.
 
-    The shift by m changes nothing but keeps every exponential in [0, 1]. An evidence of minus infinity
-    is a probability of 0, as long as one class of the row has finite evidence.
+    The shift by m does not change the result and keeps every exponential in [0, 1]. Evidence of minus
+    infinity gives a probability of 0 if another class of the row has finite evidence.
     """
     y: Floats = np.exp(z - z.max(axis=-1, keepdims=True))
     y /= y.sum(axis=-1, keepdims=True)
@@ -63,23 +63,30 @@ def cross_entropy(z: Floats, labels: Labels) -> float:
     return -float(log_softmax(z)[np.arange(len(z)), labels].mean())
 
 
-def cross_entropy_gradient(z: Floats, labels: Labels) -> tuple[float, Floats]:
-    """Return the cross-entropy and its gradient by the evidence, ∂loss/∂z = (y − t) / n, shape (n, K)."""
+def cross_entropy_gradient(z: Floats, labels: Labels, weights: Floats | None = None) -> tuple[float, Floats]:
+    """Return the cross-entropy and its gradient by the evidence, ∂loss/∂z = (y − t) / n, shape (n, K).
+
+    With sample weights s (n,), the loss is (1/n) Σ_i s_i · loss_i, and row i of the gradient has the factor
+    s_i.
+    """
     log_y = log_softmax(z)
     true = np.arange(len(z)), labels
-    loss = -float(log_y[true].mean())
+    losses = -log_y[true]
+    loss = float(losses.mean() if weights is None else weights @ losses / len(z))
     residual: Floats = np.exp(log_y, out=log_y)
     residual[true] -= 1
     residual /= len(z)
+    if weights is not None:
+        residual *= weights[:, None]
     return loss, residual
 
 
 def squared_error_gradient(z: Floats, labels: Labels) -> tuple[float, Floats]:
-    """Return the mean of Σ_k (y_k − t_k)² and its gradient by the evidence: the road not taken.
+    """Return the mean of Σ_k (y_k − t_k)² and its gradient by the evidence, for comparison.
 
-    By the chain rule through the Jacobian, ∂/∂z_j = 2 y_j (r_j − Σ_k r_k y_k) / n with r = y − t. Where
-    the model is confident and wrong, y_j is 0 or 1 and the gradient vanishes: a plateau, on which
-    learning stalls. Cross-entropy has none.
+    By the chain rule through the Jacobian, ∂/∂z_j = 2 y_j (r_j − Σ_k r_k y_k) / n with r = y − t. If
+    the model is confident and wrong, y_j is close to 0 or 1 and the gradient vanishes: learning stalls on a
+    plateau. Cross-entropy has no such plateau.
     """
     y = softmax(z)
     r = y.copy()
@@ -95,20 +102,18 @@ def softmax_jacobian(y: Floats) -> Floats:
     return jacobian
 
 
-def loss_and_gradient(model: Model, x: Floats, labels: Labels, l2: float = 0.0) -> tuple[float, Model]:
-    """Return cross-entropy + l2/2 · ‖W‖² (the bias is free) and its gradient by the weights and bias.
+def loss_and_gradient(
+    model: Model, x: Floats, labels: Labels, weights: Floats | None = None
+) -> tuple[float, Model]:
+    """Return the cross-entropy, with sample weights (n,) if given, and its gradient by weights and bias.
 
-    ∂/∂W = xᵀ(y − t)/n + l2·W, ∂/∂b = Σ over images of (y − t)/n.
+    ∂/∂W = xᵀ · ∂loss/∂z, ∂/∂b = the sum of the rows of ∂loss/∂z.
     """
-    loss, residual = cross_entropy_gradient(evidence(model, x), labels)
-    weights: Floats = x.T @ residual
-    if l2:
-        weights += l2 * model.weights
-        loss += penalty(model, l2)
-    return loss, Model(weights, residual.sum(axis=0))
+    loss, residual = cross_entropy_gradient(evidence(model, x), labels, weights)
+    return loss, Model(x.T @ residual, residual.sum(axis=0))
 
 
 def penalty(model: Model, l2: float) -> float:
-    """Return l2/2 · ‖W‖², the part of the loss that keeps the weights small."""
+    """Return the regularization term l2/2 · ‖W‖²; the bias is not regularized."""
     flat = model.weights.ravel()
     return l2 / 2 * float(flat @ flat)

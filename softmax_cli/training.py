@@ -9,28 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softmax_cli.calibration import fit_temperature, tempered
-from softmax_cli.config import TrainConfig
-from softmax_cli.data.dataset import Dataset
-from softmax_cli.errors import DivergenceError
-from softmax_cli.features import FeatureMap, check_memory, dimension, draw, evidence_of, prepare, take
+from softmax_cli.config import SOLVERS, TrainConfig
+from softmax_cli.data.dataset import Dataset, hold_out
+from softmax_cli.errors import ConfigError, DivergenceError
+from softmax_cli.features import FeatureMap, evidence_blocks, fit_features
 from softmax_cli.metrics import Scores, score, total
-from softmax_cli.model import Floats, Labels, Model
-from softmax_cli.solvers import newton, sgd
-from softmax_cli.solvers.problem import Problem, Step
+from softmax_cli.model import Model
+from softmax_cli.solvers.objective import Objective, Progress, Step, divergence, solver_module
 
-BLOCK = 2048
-"""Images that are judged at a time, at most."""
+Split = tuple[NDArray[np.intp], NDArray[np.intp]]
 
-BLOCK_VALUES = 2**24
-"""Features, and pixels, that are judged at a time, at most."""
-
-SOLVERS = {"sgd": sgd.solve, "newton": newton.solve}
+SOLVER_MEMORY = 2**31
+"""Bytes that a solver may use beside images and features."""
 
 
 class Epoch(NamedTuple):
-    """What one epoch did: losses in nats without the l2 term, the learning rate of its first step.
+    """The record of one epoch; losses are in nats, without the l2 term.
 
-    With newton an epoch is an iteration, its rate the length of the step, and the norm of the gradient
+    With newton an epoch is an iteration and `learning_rate` the length of its step; the norm of the gradient
     and the estimated relative distance from the optimum are known.
     """
 
@@ -45,11 +41,20 @@ class Epoch(NamedTuple):
 
 @dataclass(frozen=True)
 class State:
-    """Where training stands after `epoch` epochs.
+    """The state of training after `epoch` epochs.
 
-    `model` is the one to use on `features`: the best on validation loss, or the last where nothing is held
-    out, its weights divided by `temperature` already. `last` and `velocity` are what the next epoch starts
-    from. `stale` counts epochs since the best.
+    Attributes:
+        features: The feature map.
+        epoch: Number of epochs that are done.
+        model: The model to use on `features`: that of the best epoch by validation loss if the solver keeps
+            the best and there are validation images, else the last one. Its parameters are divided by
+            `temperature` already.
+        temperature: Temperature of the calibration; 1 without.
+        last: Parameters from which the next epoch starts.
+        velocity: Velocity from which the next epoch starts.
+        best_epoch: Epoch of `model`.
+        stale: Number of epochs since the best one.
+        history: One record per epoch.
     """
 
     features: FeatureMap
@@ -63,57 +68,89 @@ class State:
     history: tuple[Epoch, ...]
 
 
-def start(config: TrainConfig, data: Dataset) -> State:
-    """Return the state before the first epoch: the features drawn, all weights zero.
+def start(config: TrainConfig, data: Dataset, split: Split | None = None) -> State:
+    """Return the state before the first epoch: the features fitted, all parameters zero.
 
-    Raises `ConfigError` where features or solver would take more memory than they may for this data.
+    `split` is that of `fit`.
+
+    Raises:
+        ConfigError: Features or solver would take too much memory for this data set, or a part of the
+            validation split would be empty.
     """
-    if config.solver == "newton":
-        newton.check_memory(dimension(config, data.image_shape), len(data.class_names))
-    features = draw(config, data.image_shape)
-    check_memory(features, data.images, config.batch_size)
+    rows, _ = split or split_rows(config, data)
+    features = fit_features(config, data.images, rows)
+    _check_solver_memory(config, features.dimension, len(data.class_names))
     zeros = Model.zeros(features.dimension, len(data.class_names))
     return State(features, 0, zeros, 1.0, zeros, zeros, best_epoch=0, stale=0, history=())
 
 
-def has_converged(state: State) -> bool:
-    """Tell whether newton has reached the optimum."""
-    return bool(state.history) and newton.has_converged(state.history[-1].distance)
+def split_rows(config: TrainConfig, data: Dataset) -> Split:
+    """Return the indices of the images to train on, and of those, perhaps none, to validate on."""
+    return hold_out(data.labels, config.validation_size, config.seed)
+
+
+def _check_solver_memory(config: TrainConfig, features: int, classes: int) -> None:
+    needed = solver_module(config.solver).memory(features, classes)
+    if needed > SOLVER_MEMORY:
+        raise ConfigError(
+            f"solver {config.solver} would need {needed / 2**20:,.0f} MiB for {classes} classes and "
+            f"{features:,} features; the limit is {SOLVER_MEMORY / 2**20:,.0f} MiB; use solver sgd"
+        )
+
+
+def has_converged(state: State, config: TrainConfig) -> bool:
+    """Return whether the solver has reached the optimum, as far as it can tell."""
+    tolerance = SOLVERS[config.solver].tolerance
+    distance = state.history[-1].distance if state.history else None
+    return tolerance is not None and distance is not None and distance <= tolerance
 
 
 def is_complete(state: State, config: TrainConfig) -> bool:
-    """Tell whether the run has had all of its epochs, has converged, or has run out of patience."""
-    return state.epoch >= config.epochs or has_converged(state) or 0 < config.patience <= state.stale
+    """Return whether all epochs are done, the solver has converged, or the patience is exhausted."""
+    return state.epoch >= config.epochs or has_converged(state, config) or 0 < config.patience <= state.stale
 
 
 def fit(
     config: TrainConfig,
     data: Dataset,
-    split: tuple[NDArray[np.intp], NDArray[np.intp]],
-    state: State,
-    on_batch: Callable[[], bool] = lambda: False,
+    state: State | None = None,
+    on_progress: Callable[[int], bool] = lambda images: False,
+    split: Split | None = None,
 ) -> Iterator[State]:
-    """Train from `state` on; yield the state after each epoch until the run is complete.
+    """Train; yield the state after each epoch until the run is complete.
 
-    `split` are the indices of the images to learn from and, perhaps none, to validate on (`hold_out`).
-    `on_batch` is called after each batch of work; when it returns True, training stops at once and the
-    unfinished epoch is forgotten. A run of sgd that starts from a yielded state continues as if it had
-    never stopped, bit for bit; one of newton reaches the same optimum. Raises `DivergenceError` at the
-    first value that is not finite.
+    Args:
+        config: The configuration of the run.
+        data: The training split of a data set.
+        state: State to continue from; by default, a new one (see `start`). A run of sgd that continues from
+            a yielded state gives the same bytes as a run without interruption; one of newton reaches the
+            same optimum.
+        on_progress: Called with the number of images that were just processed. If it returns True, training
+            stops at once and the unfinished epoch is dropped.
+        split: Indices of the images to train on, and of those to validate on, perhaps none; by default,
+            those that the config draws (see `split_rows`).
+
+    Raises:
+        DivergenceError: A value is not finite.
     """
+    state = state or start(config, data, split)
     if is_complete(state, config):
         return
-    chosen, held = split
-    data = replace(data, images=prepare(state.features, data.images))
-    features = state.features.prepared
-    problem = Problem(features, data.images, data.labels, chosen, config, on_batch)
-    for step in SOLVERS[config.solver](problem, state.last, state.velocity, state.epoch):
+    rows, validation = split or split_rows(config, data)
+    features = state.features
+    if not features.is_random:
+        data, features = replace(data, images=features.prepare(data.images)), features.prepared
+    objective = Objective(
+        features, data.images, data.labels, rows, config.l2, config.seed, on_progress=on_progress
+    )
+    progress = Progress(state.last, state.velocity, state.epoch)
+    for step in solver_module(config.solver).solve(objective, config, progress):
         scores, temperature = None, 1.0
-        if len(held):
-            scores, temperature = _validate(step.model, features, data, held, state.epoch + 1, config)
-        state = _advance(state, step, scores, temperature, keep_best=config.solver == "sgd")
+        if len(validation):
+            scores, temperature = _validate(step.model, features, data, validation, state.epoch + 1, config)
+        state = _advance(state, step, scores, temperature, SOLVERS[config.solver].keeps_best)
         yield state
-        if is_complete(state, config):
+        if is_complete(state, config) or on_progress(0):
             return
 
 
@@ -121,63 +158,25 @@ def _validate(
     model: Model,
     features: FeatureMap,
     data: Dataset,
-    held: NDArray[np.intp],
+    rows: NDArray[np.intp],
     epoch: int,
     config: TrainConfig,
 ) -> tuple[Scores, float]:
-    """Score a model on the images that were held out; return the best temperature, too, if it is wanted."""
+    """Return the scores on the validation images, and the best temperature if calibration is wanted."""
     try:
-        blocks = list(judge(model, features, data, held))
+        blocks = [(z, data.labels[rows]) for rows, z in evidence_blocks(model, features, data.images, rows)]
     except DivergenceError as error:
-        last = sgd.steps_per_epoch(len(data) - len(held), config) - 1
-        raise sgd.diverged(epoch, last, config) from error
+        raise divergence(config, epoch) from error
     temperature = 1.0
     if config.calibrate:
-        temperature = fit_temperature(np.concatenate([z for z, _ in blocks]), data.labels[held])
+        temperature = fit_temperature(np.concatenate([z for z, _ in blocks]), data.labels[rows])
     return total(score(z, labels) for z, labels in blocks), temperature
 
 
-def work_per_epoch(images: int, config: TrainConfig) -> int:
-    """Return how often `on_batch` is called in an epoch (with newton, in most)."""
-    return math.ceil(images / (config.batch_size if config.solver == "sgd" else newton.BLOCK))
-
-
-def evaluate(state: State, data: Dataset, indices: NDArray[np.intp]) -> Scores:
-    """Score the model of a state on ``data.images[indices]`` (at least one), a block of images at a time.
-
-    Raises `DivergenceError` where its evidence is not finite.
-    """
-    blocks = judge(state.model, state.features, data, indices)
-    return total(score(z, labels) for z, labels in blocks)
-
-
-def judge(
-    model: Model, features: FeatureMap, data: Dataset, indices: NDArray[np.intp]
-) -> Iterator[tuple[Floats, Labels]]:
-    """Yield the evidence (n, K) that a model finds in ``data.images[indices]``, and their labels (n,).
-
-    The images come in their order, a block at a time. Raises `DivergenceError` where the evidence is not
-    finite.
-    """
-    values = max(features.dimension, data.images[0].size)
-    size = min(BLOCK, max(1, BLOCK_VALUES // values), len(indices))
-    buffer = np.empty((size, features.dimension), np.float32)
-    for begin in range(0, len(indices), size):
-        rows = indices[begin : begin + size]
-        images = prepare(features, take(data.images, rows))
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is noticed below
-            z = evidence_of(model, features, images, buffer)
-        if not np.isfinite(z).all():
-            raise DivergenceError(
-                "the model's weights are so large that its evidence is not finite; train it anew"
-            )
-        yield z, data.labels[rows]
-
-
-def _advance(state: State, step: Step, scores: Scores | None, temperature: float, keep_best: bool) -> State:
-    """Return the next state: it has the best model so far, or the last where no best is known or wanted."""
+def _advance(state: State, step: Step, scores: Scores | None, temperature: float, keeps_best: bool) -> State:
+    """Return the next state, with the best model so far, or the last one if no best is known or wanted."""
     losses = [epoch.validation_loss for epoch in state.history if epoch.validation_loss is not None]
-    is_best = scores is None or not keep_best or scores.loss < min(losses, default=math.inf)
+    is_best = scores is None or not keeps_best or scores.loss < min(losses, default=math.inf)
     number = state.epoch + 1
     record = Epoch(
         epoch=number,

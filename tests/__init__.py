@@ -1,5 +1,5 @@
 """Tests of softmax. They use one BLAS thread, as the commands do: bytes depend on it."""
 
-from softmax_cli.commands.threads import use_threads
+from softmax_cli.cli.threads import use_threads
 
 use_threads(None)

@@ -12,17 +12,16 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from softmax_cli.checkpoint import Checkpoint, save
-from softmax_cli.cli import main
-from softmax_cli.commands.threads import BLAS_VARIABLES
+from softmax_cli.backend import VARIABLE
+from softmax_cli.checkpoint import Checkpoint, save_checkpoint
+from softmax_cli.cli.main import main
+from softmax_cli.cli.threads import BLAS_VARIABLES
 from softmax_cli.config import TrainConfig
-from softmax_cli.data.dataset import Dataset, hold_out, load
+from softmax_cli.data.dataset import Dataset
 from softmax_cli.data.download import Source
-from softmax_cli.parallel import VARIABLE
+from softmax_cli.data.loading import load_dataset
 from softmax_cli.training import fit, start
 
-HERE = Path(__file__).parent
-PICTURE = HERE / "pictures" / "seven.png"
 FULL_MNIST = os.environ.get("SOFTMAX_FULL_MNIST")
 
 
@@ -72,13 +71,13 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def sample() -> Dataset:
     """Return the training split of the bundled sample."""
-    return load("sample", "train", Source(Path("unused"), offline=True))
+    return load_dataset("sample", "train", Source(Path("unused"), offline=True))
 
 
 @pytest.fixture(scope="session")
 def sample_test() -> Dataset:
     """Return the test split of the bundled sample."""
-    return load("sample", "test", Source(Path("unused"), offline=True))
+    return load_dataset("sample", "test", Source(Path("unused"), offline=True))
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +86,7 @@ def trained(sample: Dataset) -> Checkpoint:
     config = TrainConfig(dataset="sample", epochs=3)
     begun = start(config, sample)
     checkpoint = Checkpoint.begin(config, sample, begun)
-    for state in fit(config, sample, hold_out(sample.labels, 0.1, 0), begun):
+    for state in fit(config, sample, begun):
         checkpoint = checkpoint.advance(state, 0.1)
     return checkpoint
 
@@ -96,7 +95,7 @@ def trained(sample: Dataset) -> Checkpoint:
 def model_file(trained: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the path of `trained`, saved; not to be changed."""
     path = tmp_path_factory.mktemp("model") / "model.npz"
-    save(path, trained)
+    save_checkpoint(path, trained)
     return path
 
 
@@ -143,13 +142,3 @@ def alarm() -> Iterator[None]:
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
-
-
-def assert_fails(result: Any, *parts: str, code: int = 1) -> None:
-    """Assert that a command failed as promised: one `error:` line that holds all `parts`, and no output."""
-    exit_code = result.exit_code if isinstance(result, Result) else result.returncode
-    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert (exit_code, result.stdout, len(errors)) == (code, "", 1), result.stderr
-    assert "Traceback" not in result.stderr
-    for part in parts:
-        assert part in errors[0], errors[0]

@@ -1,4 +1,4 @@
-"""What the tests of downloads need: a mirror that misbehaves as told, and a child process with limits."""
+"""Tools for tests of downloads: a scripted HTTP server, and child processes with resource limits."""
 
 import gzip
 import itertools
@@ -16,17 +16,17 @@ from threading import Event, Thread
 
 import pytest
 
-from softmax_cli.data import dataset
+from softmax_cli.data import loading
 from softmax_cli.data.catalog import CATALOG, FILE_NAMES, SAMPLE, Entry
 
 FOREVER = 20.0
-"""Seconds that pass for ever: an answer that waits them to the end was waited for too long."""
+"""Seconds that no client may wait: an answer that finishes such a pause was waited for too long."""
 
 Steps = Iterable[bytes | float]
-"""What a connection does: send these bytes, or wait so many seconds. At the end it is closed."""
+"""The steps of an answer: bytes to send, or seconds to wait. The connection is closed at the end."""
 
 Answer = Steps | Callable[[str], Steps]
-"""The steps themselves, or a function of the name of the file that is asked for."""
+"""Steps, or a function that returns them for the name of the requested file."""
 
 CERTIFICATE = """\
 -----BEGIN CERTIFICATE-----
@@ -47,8 +47,7 @@ AwEHoUQDQgAE4zTbv3NlNpy9APjdp9CbA2vODT9R8rFD9oH1DE3K1joU2W02HCtj
 pmRaZR02Ocpf6PiUOLT/L4hs3VURtYKA0w==
 -----END EC PRIVATE KEY-----
 """
-"""A certificate of 127.0.0.1, signed by itself, and its key, which protects nothing."""
-
+"""A self-signed certificate for 127.0.0.1, and its key."""
 
 FETCH_ALL = """
 import sys
@@ -58,14 +57,14 @@ from softmax_cli.data.download import Source, fetch
 from tests.server import small_mnist
 fetch(small_mnist(sys.argv[1]), list(FILE_NAMES), Source(Path("cache")))
 """
-"""What a child process runs to fetch all files of a small MNIST from the mirror that it is told."""
+"""Code for `run_child`: fetch all files of `small_mnist` from the mirror given as its argument."""
 
 
 class Server:
-    """A server on 127.0.0.1, over a raw socket, for the length of a `with` block.
+    """An HTTP server on 127.0.0.1, over a raw socket, that runs during a `with` block.
 
-    Each request takes the next answer of the script, and the last one over and over. `requests` holds
-    the file names that were asked for, in order; `finished` counts the answers that came to their end.
+    Each request gets the next answer of the script; the last answer is repeated. `requests` holds the
+    requested file names, in order; `finished` counts the answers that were sent to the end.
     """
 
     def __init__(self, *script: Answer, tls: bool = False):
@@ -106,7 +105,7 @@ class Server:
                 connection = self._context.wrap_socket(connection, server_side=True)
             with connection:
                 self._answer(connection)
-        except OSError:  # the client has had enough
+        except OSError:  # the client closed the connection
             connection.close()
 
     def _answer(self, connection: socket.socket) -> None:
@@ -128,7 +127,7 @@ class Server:
 
 
 def head(status: str = "200 OK", length: int | None = None, **headers: str) -> bytes:
-    """Return the head of an answer; where `length` is None, without a Content-Length."""
+    """Return the head of an answer, with a Content-Length unless `length` is None."""
     lines = [f"HTTP/1.1 {status}", "Connection: close"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     lines += [] if length is None else [f"Content-Length: {length}"]
@@ -138,17 +137,17 @@ def head(status: str = "200 OK", length: int | None = None, **headers: str) -> b
 def reply(
     body: bytes = b"", status: str = "200 OK", length: int | None = None, **headers: str
 ) -> list[bytes]:
-    """Return an answer with the right Content-Length, or the one that is given."""
+    """Return an answer with the given Content-Length, by default the correct one."""
     return [head(status, len(body) if length is None else length, **headers), body]
 
 
 def redirect(location: str) -> list[bytes]:
-    """Return an answer that sends the client elsewhere."""
+    """Return a redirect to `location`."""
     return reply(status="302 Found", Location=location)
 
 
 def drip(name: str) -> Iterator[bytes | float]:
-    """Yield the right file, one byte at a time; even the smallest takes long enough to be too slow."""
+    """Yield the correct file, one byte every 0.02 s."""
     yield head()
     for byte in packed(name):
         yield bytes([byte])
@@ -156,7 +155,7 @@ def drip(name: str) -> Iterator[bytes | float]:
 
 
 def hang_halfway(name: str) -> Iterator[bytes | float]:
-    """Yield half of the right file, and then nothing more."""
+    """Yield half of the correct file, then pause."""
     body = packed(name)
     yield head(length=len(body))
     yield body[: len(body) // 2]
@@ -164,7 +163,7 @@ def hang_halfway(name: str) -> Iterator[bytes | float]:
 
 
 def bomb(content: bytes = b"", megabytes: float = float("inf")) -> Iterator[bytes]:
-    """Yield a gzip stream of `content` and then megabytes of zeros, a thousandth of its size on the way."""
+    """Yield a gzip stream of `content`, followed by megabytes of zeros, compressed 1000 to 1."""
     deflater = zlib.compressobj(9, wbits=31)
     yield deflater.compress(content) + deflater.flush(zlib.Z_FULL_FLUSH)
     block = deflater.compress(bytes(1 << 20)) + deflater.flush(zlib.Z_FULL_FLUSH)
@@ -175,7 +174,7 @@ def bomb(content: bytes = b"", megabytes: float = float("inf")) -> Iterator[byte
 
 
 def packed(name: str) -> bytes:
-    """Return the compressed bytes of one of the sample's files, by its name, with or without ``.gz``."""
+    """Return the compressed bytes of a file of the sample; its name may end in ``.gz``."""
     assert SAMPLE.bundled
     return (SAMPLE.bundled / f"{name.removesuffix('.gz')}.gz").read_bytes()
 
@@ -190,30 +189,26 @@ def mirror(name: str) -> list[bytes]:
 
 
 def small_mnist(*urls: str) -> Entry:
-    """Return an entry that is MNIST by name, has these mirrors, and the content of the sample."""
+    """Return a catalog entry with the name of MNIST, the files of the sample and these mirrors."""
     return replace(SAMPLE, name="mnist", title="MNIST", bundled=None, mirrors=urls)
 
 
 def replace_mnist(monkeypatch: pytest.MonkeyPatch, *urls: str) -> Entry:
-    """Make every command and `load` take `small_mnist` for MNIST, and return it."""
+    """Make all code use `small_mnist` instead of MNIST, and return it."""
     entry = small_mnist(*urls)
     monkeypatch.setitem(CATALOG, "mnist", entry)
-    monkeypatch.setattr(dataset, "MNIST", entry)
+    monkeypatch.setattr(loading, "MNIST", entry)
     return entry
 
 
 def closed_port() -> str:
-    """Return the URL of a port of this machine at which nobody listens."""
+    """Return the URL of a local port on which no server listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return f"http://127.0.0.1:{listener.getsockname()[1]}/"
 
 
 def run_child(code: str, *args: object, folder: Path, **limits: int) -> subprocess.CompletedProcess[str]:
-    """Run Python code in a child process that reaches this machine alone.
-
-    `limits` are names of the module `resource`, such as RLIMIT_AS, and what the system keeps the child
-    within; to reach one is an error in the child, as a full disk is.
-    """
+    """Run Python code in a child process without network, with resource limits such as RLIMIT_AS."""
     lines = [f"resource.setrlimit(resource.{name}, ({amount}, {amount}))" for name, amount in limits.items()]
     return subprocess.run(
         [sys.executable, "-B", "-c", "\n".join(["import resource", *lines, code]), *map(str, args)],
@@ -221,7 +216,7 @@ def run_child(code: str, *args: object, folder: Path, **limits: int) -> subproce
         env={
             **os.environ,
             "PYTHONPATH": str(Path(__file__).parents[1]),
-            "OPENBLAS_NUM_THREADS": "1",  # each thread takes address space
+            "OPENBLAS_NUM_THREADS": "1",  # threads use address space
             "https_proxy": closed_port(),
         },
         capture_output=True,

@@ -1,4 +1,4 @@
-"""One temperature for all of a model's evidence."""
+"""Calibration by one temperature."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from softmax_cli.model import Model, cross_entropy, softmax
 
 
 def evidence_and_labels(seed: int, n: int = 500, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
-    """Return evidence, and labels that are drawn as its softmax says."""
+    """Return evidence, and labels that are drawn from its softmax."""
     generator = np.random.default_rng(seed)
     z = generator.normal(0, 2, (n, classes))
     draws = generator.random((n, 1))
@@ -18,8 +18,8 @@ def evidence_and_labels(seed: int, n: int = 500, classes: int = 4) -> tuple[np.n
 
 
 @pytest.mark.parametrize("true", [0.2, 0.7, 1.0, 3.0, 20.0])
-def test_the_temperature_that_evidence_was_heated_by_is_found(true: float) -> None:
-    """z·T with labels drawn from softmax(z) wants T, within the luck of 20,000 draws."""
+def test_the_true_temperature_is_found(true: float) -> None:
+    """The optimum for z·T and labels drawn from softmax(z) is T, within the error of 20,000 draws."""
     z, labels = evidence_and_labels(0, 20_000)
     assert fit_temperature(true * z, labels) == pytest.approx(true, rel=0.03)
 
@@ -33,15 +33,15 @@ def test_no_other_temperature_has_a_lower_loss(seed: int, heat: float, classes: 
     assert min(losses) == losses[0]
 
 
-def test_where_there_is_no_best_temperature_it_is_left_at_one() -> None:
+def test_the_temperature_is_one_if_there_is_no_optimum() -> None:
     z = np.array([[2.0, 0, 0], [0, 1, 0], [0, 0, 3]])
-    assert fit_temperature(z, np.array([0, 1, 2])) == 1  # all right: the colder, the better
-    assert fit_temperature(z, np.array([1, 2, 0])) == 1  # all wrong: the hotter, the better
+    assert fit_temperature(z, np.array([0, 1, 2])) == 1  # all correct: the optimum is 0
+    assert fit_temperature(z, np.array([1, 2, 0])) == 1  # all wrong: the optimum is infinite
     assert fit_temperature(np.zeros((3, 3)), np.array([0, 1, 2])) == 1
 
 
-def test_evidence_that_all_classes_share_changes_nothing() -> None:
-    """Not even where it is a million times what tells them apart, or the evidence comes in float32."""
+def test_a_constant_in_all_classes_changes_nothing() -> None:
+    """Even if it is a billion times the differences, or if the evidence is float32."""
     z, labels = evidence_and_labels(2)
     best = fit_temperature(z, labels)
     assert fit_temperature(z + 1e10, labels) == pytest.approx(best, rel=1e-4)
@@ -56,7 +56,7 @@ def test_the_temperature_has_limits() -> None:
     assert fit_temperature(1e6 * z, labels) == pytest.approx(HOTTEST)
 
 
-def test_a_tempered_model_has_that_much_less_evidence_for_everything() -> None:
+def test_a_tempered_model_has_its_evidence_divided_by_the_temperature() -> None:
     generator = np.random.default_rng(0)
     model = Model(generator.normal(size=(6, 3)).astype(np.float32), np.float32([1, 2, 3]))
     cool = tempered(model, 0.5)

@@ -1,4 +1,4 @@
-"""What the catalog says of each data set is true of its files."""
+"""The catalog agrees with the files of each data set."""
 
 import gzip
 import importlib.util
@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from softmax_cli.data.catalog import CATALOG, FASHION_MNIST, FILE_NAMES, MNIST, SAMPLE, Entry
-from softmax_cli.data.dataset import Dataset, load
+from softmax_cli.data.dataset import Dataset, content_digest
 from softmax_cli.data.download import Source
+from softmax_cli.data.loading import load_dataset
 from softmax_cli.files import sha256
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "make_sample.py"
@@ -22,7 +23,7 @@ MNIST_COUNTS = {
     "train": (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949),
     "test": (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009),
 }
-"""How many images of each digit MNIST holds."""
+"""Number of images of each digit in MNIST."""
 
 
 def content(name: str) -> bytes:
@@ -31,7 +32,7 @@ def content(name: str) -> bytes:
 
 
 def deviation(labels: np.ndarray, split: str) -> float:
-    """Return by how many images the count of a digit is off its share of MNIST, at most."""
+    """Return the largest difference between the count of a digit and its expected share of MNIST."""
     whole = np.array(MNIST_COUNTS[split])
     return float(np.abs(np.bincount(labels) - whole / whole.sum() * len(labels)).max())
 
@@ -44,7 +45,7 @@ def test_entry_is_complete(entry: Entry) -> None:
     assert all(len(bytes.fromhex(file.sha256)) == 32 for file in entry.files)
     assert len(set(entry.class_names)) == 10
     assert entry.preparation in ("digit", "plain")
-    assert all(0 < low < high < 1 for low, high in entry.reference.values())
+    assert all(0 < usual.low < usual.high < 1 for usual in entry.reference.values())
     assert bool(entry.mirrors) != bool(entry.bundled)
 
 
@@ -52,7 +53,7 @@ def test_entry_is_complete(entry: Entry) -> None:
 def test_mirror_is_a_folder_over_https(url: str) -> None:
     parts = urlsplit(url)
     assert (parts.scheme, parts.path[-1], parts.query) == ("https", "/", "")
-    assert parts.hostname != "yann.lecun.com"  # which serves nothing any more
+    assert parts.hostname != "yann.lecun.com"  # it does not serve the files any more
 
 
 @pytest.mark.parametrize("entry", [MNIST, FASHION_MNIST], ids=["mnist", "fashion-mnist"])
@@ -60,13 +61,22 @@ def test_sizes_are_those_that_were_published(entry: Entry) -> None:
     assert [file.size for file in entry.files] == [47_040_016, 60_008, 7_840_016, 10_008]
 
 
-def test_identity_of_each_data_set_is_its_own_and_for_ever() -> None:
-    """Checkpoints hold these: a change would make every one of them foreign."""
-    assert {name: entry.digest[:12] for name, entry in CATALOG.items()} == {
-        "mnist": "c65580678af9",
-        "fashion-mnist": "d1fd84a877f3",
-        "sample": "de895c9d8177",
+def test_digests_of_known_data_sets_never_change() -> None:
+    """Checkpoints hold them: those of format 1, and those of the training splits."""
+    found = {name: (entry.format1_digest[:12], entry.digest[:12]) for name, entry in CATALOG.items()}
+    assert found == {
+        "mnist": ("c65580678af9", "02def62d3869"),
+        "fashion-mnist": ("d1fd84a877f3", "38831b7b377c"),
+        "sample": ("de895c9d8177", "6243d1ecaf23"),
     }
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_digest_of_the_content_of_the_sample_is_that_of_its_files(
+    sample: Dataset, sample_test: Dataset, split: str
+) -> None:
+    data = sample if split == "train" else sample_test
+    assert content_digest(data.images, data.labels) == SAMPLE.split_digest(split) == data.split_digest
 
 
 @pytest.mark.parametrize("file", SAMPLE.files, ids=FILE_NAMES)
@@ -85,9 +95,10 @@ def test_sample_is_stratified(sample: Dataset, sample_test: Dataset, split: str,
 @pytest.mark.full
 @pytest.mark.parametrize(("split", "count"), [("train", 60_000), ("test", 10_000)])
 def test_mnist_has_the_digests_of_the_catalog(full_mnist: Path, split: str, count: int) -> None:
-    """Every load compares the digests; the counts are published."""
-    data = load("mnist", split, Source(full_mnist, offline=True))
+    """The counts are published."""
+    data = load_dataset("mnist", split, Source(full_mnist, offline=True))
     assert data.images.shape == (count, 28, 28)
+    assert content_digest(data.images, data.labels) == MNIST.split_digest(split)
     assert tuple(np.bincount(data.labels)) == MNIST_COUNTS[split]
 
 
@@ -97,7 +108,7 @@ def test_sample_is_a_part_of_mnist(full_mnist: Path, split: str) -> None:
     source = Source(full_mnist, offline=True)
     whole, part = (
         Counter(zip(map(bytes, data.images), data.labels.tolist(), strict=True))
-        for data in (load("mnist", split, source), load("sample", split, source))
+        for data in (load_dataset("mnist", split, source), load_dataset("sample", split, source))
     )
     assert part <= whole
 

@@ -1,4 +1,4 @@
-"""Checkpoints come back bit for bit, are legible to anyone, and nothing in a bad one is believed."""
+"""Checkpoints are loaded bit for bit, can be read with numpy alone, and are checked before they are used."""
 
 import gzip
 import io
@@ -13,7 +13,6 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -22,92 +21,68 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from softmax_cli.checkpoint import Checkpoint, describe, load, save
+from softmax_cli.checkpoint import Checkpoint, describe, load_checkpoint, save_checkpoint
+from softmax_cli.classifier import Classifier
 from softmax_cli.config import TrainConfig
-from softmax_cli.data.dataset import Dataset, hold_out
-from softmax_cli.deskew import deskew
-from softmax_cli.errors import CheckpointError, OutputError
-from softmax_cli.features import evidence_of, fourier, pixels, prepare
-from softmax_cli.files import check_writable
-from softmax_cli.model import Model
-from softmax_cli.training import Epoch, State, evaluate, fit, judge, start
-from tests.conftest import assert_fails
-from tests.damage import SOAK, mutated, unprivileged
+from softmax_cli.data.catalog import CATALOG
+from softmax_cli.data.dataset import Dataset
+from softmax_cli.errors import CheckpointError
+from softmax_cli.evaluation import evaluate
+from softmax_cli.features import FeatureMap
+from softmax_cli.features.deskew import Deskew, deskew
+from softmax_cli.features.fourier import Fourier
+from softmax_cli.training import Epoch, fit, start
+from tests.helpers import SOAK, assert_equal_runs, assert_fails, mutated, parameters, small_checkpoint
 
-FORMAT_1 = Path(__file__).parent / "data" / "format1.npz"
-FOURIER_1 = Path(__file__).parent / "data" / "format1-fourier.npz"
+DATA = Path(__file__).parent / "data"
 ARRAYS = ("weights", "bias", "last_weights", "last_bias", "velocity_weights", "velocity_bias")
+FOURIER_ARRAYS = ("fourier_projection", "fourier_phase")
 
 Members = dict[str, NDArray[Any]]
 
 
-def random_model(generator: np.random.Generator, features: int, classes: int) -> Model:
-    """Return weights of any bits at all that make a finite float32: tiny, huge, minus zero."""
-    bits = generator.integers(0, 2**32, (features + 1, classes), np.uint32).view(np.float32)
-    values = np.where(np.isfinite(bits), bits, np.float32(-0.0))
-    return Model(values[:-1], values[-1])
-
-
-def small(seed: int = 0, classes: tuple[str, ...] = ("a", "b", "c")) -> Checkpoint:
-    """Return a checkpoint of images of 4 x 3 pixels, two epochs old, small enough for every byte to count."""
-    generator = np.random.default_rng(seed)
-    model, last, velocity = (random_model(generator, 12, len(classes)) for _ in range(3))
-    losses = generator.random((2, 4)).tolist()
-    state = State(
-        features=pixels((4, 3)),
-        temperature=1.0,
-        epoch=2,
-        model=model,
-        last=last,
-        velocity=velocity,
-        best_epoch=1,
-        stale=1,
-        history=tuple(Epoch(number, *values) for number, values in enumerate(losses, 1)),
+def small_fourier() -> Checkpoint:
+    """Return `small_checkpoint` with 12 Fourier features of its 12 deskewed pixels, calibrated."""
+    generator = np.random.default_rng(8)
+    projection, phase = (generator.normal(size=shape).astype(np.float32) for shape in ((12, 12), 12))
+    features = FeatureMap((4, 3), (Deskew((4, 3)), Fourier((12,), projection, phase)))
+    checkpoint = small_checkpoint()
+    config = replace(checkpoint.config, features="fourier", fourier_dimension=12, l2=None, calibrate=True)
+    return replace(
+        checkpoint, config=config, state=replace(checkpoint.state, features=features, temperature=1.25)
     )
-    return Checkpoint(
-        state=state,
-        config=TrainConfig(dataset="folder", epochs=7, learning_rate=0.1 + 0.2, seed=3),
-        dataset="folder",
-        digest="0" * 64,
-        image_shape=(4, 3),
-        class_names=classes,
-        preparation="plain",
-        run={"seconds": 0.25},
-    )
-
-
-def bits(checkpoint: Checkpoint) -> bytes:
-    """Return all weights of a checkpoint, as bytes."""
-    state = checkpoint.state
-    return b"".join(array.tobytes() for model in (state.model, state.last, state.velocity) for array in model)
-
-
-def names(folder: Path) -> list[str]:
-    """Return what is in a folder."""
-    return sorted(path.name for path in folder.iterdir())
 
 
 def members(path: Path) -> Members:
-    """Return the arrays in a file, as someone without this package reads them."""
+    """Return the arrays in a file, read with numpy alone."""
     with np.load(path, allow_pickle=False) as file:
         return dict(file)
 
 
 def meta(path: Path) -> dict[str, Any]:
-    """Return the JSON in a file, as someone without this package reads it."""
+    """Return the JSON in a file, read with numpy alone."""
     return dict(json.loads(members(path)["meta"].tobytes().decode("utf-8")))
 
 
 def write(path: Path, arrays: Members) -> None:
-    """Write arrays as someone else's program might."""
+    """Write arrays with numpy alone."""
     with open(path, "wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
+def with_text(arrays: Members, text: bytes) -> Members:
+    """Return the arrays with another content of ``meta``."""
+    return arrays | {"meta": np.frombuffer(text, np.uint8)}
+
+
 def with_meta(arrays: Members, **changes: object) -> Members:
-    """Return the arrays with some keys of their meta replaced."""
-    content = json.loads(arrays["meta"].tobytes()) | changes
-    return arrays | {"meta": np.frombuffer(json.dumps(content).encode(), np.uint8)}
+    """Return the arrays with some keys of ``meta`` replaced."""
+    return with_text(arrays, json.dumps(json.loads(arrays["meta"].tobytes()) | changes).encode())
+
+
+def with_config(arrays: Members, **changes: object) -> Members:
+    """Return the arrays with some keys of the config in ``meta`` replaced."""
+    return with_meta(arrays, config=json.loads(arrays["meta"].tobytes())["config"] | changes)
 
 
 def without(arrays: Members, name: str) -> Members:
@@ -115,15 +90,30 @@ def without(arrays: Members, name: str) -> Members:
     return {key: array for key, array in arrays.items() if key != name}
 
 
+def refusal(path: Path) -> str:
+    """Return the message with which a file is refused."""
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(path)
+    return str(caught.value)
+
+
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     """Return the path of a small checkpoint."""
     path = tmp_path / "saved.npz"
-    save(path, small())
+    save_checkpoint(path, small_checkpoint())
     return path
 
 
-# What is kept
+@pytest.fixture
+def saved_fourier(tmp_path: Path) -> Path:
+    """Return the path of a small checkpoint with Fourier features."""
+    path = tmp_path / "saved.npz"
+    save_checkpoint(path, small_fourier())
+    return path
+
+
+# What is stored
 
 
 @given(
@@ -132,14 +122,14 @@ def saved(tmp_path: Path) -> Path:
 )
 @example(texts=["<script>alert(1)</script>", "größer", "日本語", "\x1b[31m\0", '"}', ""], seed=0)
 @settings(max_examples=25, deadline=None, database=None)
-def test_what_is_saved_is_loaded_bit_for_bit(
+def test_checkpoint_is_loaded_as_it_was_saved(
     texts: list[str], seed: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "round-trip.npz"
-    checkpoint = small(seed, tuple(texts))
-    save(path, checkpoint)
-    loaded = load(path)
-    assert bits(loaded) == bits(checkpoint)
+    checkpoint = small_checkpoint(seed, tuple(texts))
+    save_checkpoint(path, checkpoint)
+    loaded = load_checkpoint(path)
+    assert parameters(loaded) == parameters(checkpoint)
     assert describe(loaded) == describe(checkpoint)
     assert loaded.config == checkpoint.config
     assert loaded.state.history == checkpoint.state.history
@@ -147,78 +137,114 @@ def test_what_is_saved_is_loaded_bit_for_bit(
     assert loaded.run == checkpoint.run
 
 
-def test_a_trained_model_is_loaded_bit_for_bit(model_file: Path, trained: Checkpoint) -> None:
-    loaded = load(model_file)
-    assert bits(loaded) == bits(trained)
-    assert describe(loaded) == describe(trained)
-    assert all(
-        array.dtype == np.float32 for model in (loaded.state.model, loaded.state.last) for array in model
-    )
-
-
-def test_the_name_of_a_folder_may_be_undecodable(tmp_path: Path) -> None:
+def test_name_of_a_data_set_may_be_undecodable(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9")
-    save(tmp_path / "model.npz", replace(small(), dataset=name))
-    assert load(tmp_path / "model.npz").dataset == name
+    save_checkpoint(tmp_path / "model.npz", replace(small_checkpoint(), dataset=name))
+    assert load_checkpoint(tmp_path / "model.npz").dataset == name
 
 
-def test_an_outsider_can_read_every_member(model_file: Path) -> None:
-    arrays = members(model_file)
-    shapes = {name: ((10,) if name.endswith("bias") else (784, 10)) for name in ARRAYS}
-    assert {name: array.shape for name, array in arrays.items() if name != "meta"} == shapes
-    assert {arrays[name].dtype.str for name in ARRAYS} == {"<f4"}
-    assert (arrays["meta"].dtype, arrays["meta"].ndim) == (np.uint8, 1)
-    with zipfile.ZipFile(model_file) as archive:
+@pytest.mark.parametrize(
+    ("features", "dimension", "extra"),
+    [
+        ("pixels", 784, {}),
+        ("deskew", 784, {}),
+        ("fourier", 50, {"fourier_projection": (784, 50), "fourier_phase": (50,)}),
+    ],
+)
+def test_file_has_exactly_the_documented_members(
+    sample: Dataset, tmp_path: Path, features: str, dimension: int, extra: dict[str, tuple[int, ...]]
+) -> None:
+    size = {"fourier_dimension": dimension} if extra else {}
+    config = TrainConfig(dataset="sample", features=features, **size)
+    save_checkpoint(tmp_path / "m.npz", Checkpoint.begin(config, sample, start(config, sample)))
+    arrays = members(tmp_path / "m.npz")
+    found = arrays.pop("meta")
+    assert (found.dtype, found.ndim) == (np.uint8, 1)
+    shapes = {name: ((10,) if name.endswith("bias") else (dimension, 10)) for name in ARRAYS} | extra
+    assert {name: array.shape for name, array in arrays.items()} == shapes
+    assert {array.dtype.str for array in arrays.values()} == {"<f4"}
+    with zipfile.ZipFile(tmp_path / "m.npz") as archive:
         assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
 
 
-def test_meta_says_what_the_model_is(model_file: Path, trained: Checkpoint) -> None:
+def test_meta_describes_the_model(model_file: Path, trained: Checkpoint) -> None:
     found = meta(model_file)
     epochs = [epoch._asdict() for epoch in trained.state.history]
-    assert found["format"] == 1
-    assert found["dataset"] == {"name": "sample", "digest": trained.digest}
+    assert found["format"] == 2
+    assert found["dataset"] == {"name": "sample", "digest": CATALOG["sample"].digest}
     assert found["image_shape"] == [28, 28]
     assert found["class_names"] == list("0123456789")
-    assert (found["preparation"], found["features"], found["temperature"]) == (
-        "digit",
-        {"kind": "pixels"},
-        1.0,
-    )
+    assert found["preparation"] == "digit"
+    assert found["features"] == {"kind": "pixels", "dimension": 784}
+    assert found["temperature"] == 1.0
     assert (found["config"]["dataset"], found["config"]["epochs"]) == ("sample", 3)
     assert (found["epoch"], found["history"]) == (3, epochs)
     assert found["scores"] == epochs[found["best_epoch"] - 1]
     assert found["run"].keys() == {"seconds", "versions", "threads"}
 
 
-def test_four_lines_of_numpy_are_as_accurate(
+def test_pixel_model_can_be_used_with_numpy_alone(
     model_file: Path, trained: Checkpoint, sample_test: Dataset
 ) -> None:
     file = members(model_file)
     x = sample_test.images.reshape(-1, 784) / np.float32(255)
     predicted = (x @ file["weights"] + file["bias"]).argmax(axis=1)
     accuracy = (predicted == sample_test.labels).mean()
-    assert accuracy == evaluate(trained.state, sample_test, np.arange(1000)).accuracy
+    assert accuracy == evaluate(Classifier(trained), sample_test).scores.accuracy
     assert accuracy > 0.85
 
 
-def test_two_equal_runs_save_the_same_but_for_run(
+def test_fourier_model_can_be_used_with_numpy_alone(
+    sample: Dataset, sample_test: Dataset, tmp_path: Path
+) -> None:
+    config = TrainConfig(dataset="sample", features="fourier", fourier_dimension=300, epochs=2)
+    *_, state = fit(config, sample)
+    checkpoint = Checkpoint.begin(config, sample, state)
+    save_checkpoint(tmp_path / "m.npz", checkpoint)
+    file = members(tmp_path / "m.npz")
+    x = deskew(sample_test.images).reshape(-1, 784) / np.float32(255)
+    phi = np.sqrt(2 / 300) * np.cos(x @ file["fourier_projection"] + file["fourier_phase"])
+    predicted = (phi @ file["weights"] + file["bias"]).argmax(axis=1)
+    accuracy = (predicted == sample_test.labels).mean()
+    expected = evaluate(Classifier(checkpoint), sample_test).scores.accuracy
+    assert accuracy == pytest.approx(expected, abs=0.0011)
+
+
+@pytest.mark.parametrize("features", ["pixels", "deskew", "deskew,fourier", "pixels,fourier"])
+def test_loaded_model_computes_the_same_evidence(
+    sample: Dataset, sample_test: Dataset, tmp_path: Path, features: str
+) -> None:
+    size = {"fourier_dimension": 50} if "fourier" in features else {}
+    config = TrainConfig(dataset="sample", features=features, epochs=1, calibrate=True, **size)
+    *_, state = fit(config, sample)
+    checkpoint = Checkpoint.begin(config, sample, state)
+    save_checkpoint(tmp_path / "m.npz", checkpoint)
+    loaded = load_checkpoint(tmp_path / "m.npz")
+    assert parameters(loaded) == parameters(checkpoint)
+    assert describe(loaded) == describe(checkpoint)
+    blocks = (Classifier(one).evidence_blocks(sample_test.images) for one in (checkpoint, loaded))
+    for (_, before), (_, after) in zip(*blocks, strict=True):
+        assert before.tobytes() == after.tobytes()
+
+
+def test_two_equal_runs_differ_only_in_run(
     sample: Dataset, model_file: Path, tmp_path: Path, trained: Checkpoint
 ) -> None:
-    begin, split = start(trained.config, sample), hold_out(sample.labels, 0.1, 0)
-    again = Checkpoint.begin(trained.config, sample, begin)
-    for state in fit(trained.config, sample, split, begin):
+    begun = start(trained.config, sample)
+    again = Checkpoint.begin(trained.config, sample, begun)
+    for state in fit(trained.config, sample, begun):
         again = again.advance(state, 123.0)
-    save(tmp_path / "again.npz", again)
-    first, second = members(model_file), members(tmp_path / "again.npz")
-    assert all(first[name].tobytes() == second[name].tobytes() for name in ARRAYS)
-    one, other = meta(model_file), meta(tmp_path / "again.npz")
-    assert one.pop("run") != other.pop("run")
-    assert one == other
+    save_checkpoint(tmp_path / "again.npz", again)
+    assert_equal_runs(model_file, tmp_path / "again.npz")
+    assert meta(model_file)["run"] != meta(tmp_path / "again.npz")["run"]
 
 
-def test_a_checkpoint_of_format_1_loads_for_ever() -> None:
-    """The file in tests/data was written when format 1 was made; it is never to be written again."""
-    loaded = load(FORMAT_1)
+# Formats, which are loaded for ever. No file in tests/data is ever written again.
+
+
+@pytest.mark.parametrize("name", ["format1.npz", "format2.npz"])
+def test_committed_checkpoint_is_loaded(name: str) -> None:
+    loaded = load_checkpoint(DATA / name)
     weights = (np.arange(36, dtype=np.float32).reshape(12, 3) - 18) / 16
     bias = np.float32([-1, 0.5, 0.25])
     expected = {"model": (weights, bias), "last": (2 * weights, 2 * bias), "velocity": (-weights, -bias)}
@@ -246,237 +272,88 @@ def test_a_checkpoint_of_format_1_loads_for_ever() -> None:
     assert loaded.run == {"seconds": 0.5, "versions": {"softmax_cli": "0.1.0"}}
 
 
-# Features
-
-
-def small_fourier() -> Checkpoint:
-    """Return `small` with 12 Fourier features of its 12 pixels."""
-    generator = np.random.default_rng(8)
-    projection, phase = (generator.normal(size=shape).astype(np.float32) for shape in ((12, 12), 12))
-    checkpoint = small()
-    config = replace(checkpoint.config, features="fourier", fourier_dimension=12, l2=None, calibrate=True)
-    state = replace(checkpoint.state, features=fourier(projection, phase), temperature=1.25)
-    return replace(checkpoint, config=config, state=state)
-
-
-@pytest.fixture
-def saved_fourier(tmp_path: Path) -> Path:
-    """Return the path of a small checkpoint with Fourier features."""
-    path = tmp_path / "saved.npz"
-    save(path, small_fourier())
-    return path
-
-
-def test_features_and_temperature_are_loaded_bit_for_bit(saved_fourier: Path) -> None:
-    expected, loaded = small_fourier(), load(saved_fourier)
-    assert bits(loaded) == bits(expected)
-    assert loaded.state.features.projection.tobytes() == expected.state.features.projection.tobytes()
-    assert loaded.state.features.phase.tobytes() == expected.state.features.phase.tobytes()
-    assert loaded.state.features[:4] == expected.state.features[:4]
-    assert loaded.state.temperature == 1.25
-    assert (loaded.config, describe(loaded)) == (expected.config, describe(expected))
-    assert meta(saved_fourier)["features"] == {"kind": "fourier", "dimension": 12}
-
-
-@pytest.mark.parametrize("kind", ["pixels", "deskew", "fourier"])
-def test_a_checkpoint_predicts_the_same_bit_for_bit_after_a_round_trip(
-    sample: Dataset, sample_test: Dataset, tmp_path: Path, kind: str
-) -> None:
-    config = TrainConfig(dataset="sample", features=kind, epochs=1, calibrate=True)
-    begin = start(config, sample)
-    *_, state = fit(config, sample, hold_out(sample.labels, 0.1, 0), begin)
-    save(tmp_path / "m.npz", Checkpoint.begin(config, sample, state))
-    loaded = load(tmp_path / "m.npz").state
-    pairs = (judge(one.model, one.features, sample_test, np.arange(1000)) for one in (state, loaded))
-    for (before, _), (after, _) in zip(*pairs, strict=True):
-        assert before.tobytes() == after.tobytes()
-
-
-def test_an_outsider_can_use_fourier_features(sample: Dataset, sample_test: Dataset, tmp_path: Path) -> None:
-    """Five lines of numpy on the members of the file, and deskewed images, are as accurate."""
-    config = TrainConfig(dataset="sample", features="fourier", fourier_dimension=300, epochs=2)
-    *_, state = fit(config, sample, hold_out(sample.labels, 0.1, 0), start(config, sample))
-    save(tmp_path / "m.npz", Checkpoint.begin(config, sample, state))
-    file = members(tmp_path / "m.npz")
-    x = deskew(sample_test.images).reshape(-1, 784) / np.float32(255)
-    phi = np.sqrt(2 / 300) * np.cos(x @ file["feature_projection"] + file["feature_phase"])
-    predicted = (phi @ file["weights"] + file["bias"]).argmax(axis=1)
-    accuracy = (predicted == sample_test.labels).mean()
-    assert accuracy == pytest.approx(evaluate(state, sample_test, np.arange(1000)).accuracy, abs=0.0011)
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        (lambda a: without(a, "feature_phase"), "missing: 'feature_phase.npy'"),
-        (lambda a: without(a, "feature_projection"), "missing: 'feature_projection.npy'"),
-        (
-            lambda a: without(without(a, "feature_projection"), "feature_phase"),
-            "its features are 'fourier' with 7 members",
-        ),
-        (lambda a: a | {"feature_more": a["bias"]}, "foreign: 'feature_more.npy'"),
-        (
-            lambda a: with_meta(a, features={"kind": "pixels"}),
-            "its features are 'pixels' with 9 members",
-        ),
-        (lambda a: with_meta(a, features={"kind": "fourier"}), "meta lacks 'dimension'"),
-        (
-            lambda a: with_meta(a, features={"kind": "fourier", "dimension": 12.0}),
-            "12.0 is not a whole number",
-        ),
-        (
-            lambda a: with_meta(a, features={"kind": "fourier", "dimension": 10**12}),
-            "feature_projection.npy is <f4 of shape (12, 12), expected <f4 of shape (12, 1000000000000)",
-        ),
-        (
-            lambda a: a | {"feature_phase": a["feature_phase"][:5]},
-            "feature_phase.npy is <f4 of shape (5,), expected <f4 of shape (12,)",
-        ),
-        (
-            lambda a: a | {"feature_projection": a["feature_projection"] * np.float32("nan")},
-            "feature_projection.npy holds a value that is not finite",
-        ),
-        (
-            lambda a: with_meta(a, config=asdict(small().config)),
-            "its features are not those of its config",
-        ),
-        (lambda a: with_meta(a, temperature=0), "its temperature is not a number from 0.01 to 100.0"),
-        (lambda a: with_meta(a, temperature=1e300), "its temperature is not a number from 0.01"),
-        (lambda a: with_meta(a, temperature=10**400), "its temperature is not a number from 0.01"),
-        (lambda a: with_meta(a, features={"kind": "fourier", "dimension": 0}), "it has no features"),
-        (
-            lambda a: with_meta(a, config=asdict(small_fourier().config) | {"fourier_dimension": 13}),
-            "its features are not those of its config",
-        ),
-        (
-            lambda a: with_meta(a, config=asdict(small_fourier().config) | {"calibrate": False}),
-            "its temperature is 1.25, but it was not calibrated",
-        ),
-        (lambda a: with_meta(a, temperature="1"), "its temperature is not a number from 0.01"),
-        (lambda a: with_meta(a, temperature=True), "its temperature is not a number from 0.01"),
-    ],
-)
-def test_features_that_are_not_as_they_should_be_are_named(
-    saved_fourier: Path, change: Callable[[Members], Members], reason: str
-) -> None:
-    write(saved_fourier, change(members(saved_fourier)))
-    with pytest.raises(CheckpointError) as caught:
-        load(saved_fourier)
-    assert reason in str(caught.value)
-
-
-def test_a_checkpoint_with_fourier_features_loads_for_ever() -> None:
-    """The file in tests/data holds the projection, so that no later numpy has to draw it again."""
-    loaded = load(FOURIER_1)
+@pytest.mark.parametrize("name", ["format1-fourier.npz", "format2-fourier.npz"])
+def test_committed_checkpoint_with_fourier_features_predicts_the_same(name: str) -> None:
+    """The file holds the projection, so that it does not depend on numpy's random numbers."""
+    loaded = load_checkpoint(DATA / name)
+    (stage,) = loaded.state.features.vector_stages
     projection = (np.arange(60, dtype=np.float32).reshape(12, 5) - 30) / 32
-    phase = np.arange(5, dtype=np.float32) / 4
-    np.testing.assert_array_equal(loaded.state.features.projection, projection, strict=True)
-    np.testing.assert_array_equal(loaded.state.features.phase, phase, strict=True)
-    assert (loaded.state.features.kind, loaded.state.features.dimension) == ("fourier", 5)
+    np.testing.assert_array_equal(stage.projection, projection, strict=True)
+    np.testing.assert_array_equal(stage.phase, np.arange(5, dtype=np.float32) / 4, strict=True)
+    assert (loaded.config.features, loaded.state.features.dimension) == ("deskew,fourier", 5)
     assert loaded.state.temperature == 1.5
     np.testing.assert_array_equal(loaded.state.model.weights, np.arange(15).reshape(5, 3) / 8)
     image = (np.arange(12, dtype=np.uint8) * 20).reshape(1, 4, 3)
-    z = evidence_of(loaded.state.model, loaded.state.features, prepare(loaded.state.features, image))
+    ((_, z),) = Classifier(loaded).evidence_blocks(image)
     np.testing.assert_allclose(z, [[-2.18572807, -1.23936156, -0.29299505]], rtol=1e-5)
 
 
-# How it is written
-
-
-def test_a_save_syncs_the_file_replaces_and_syncs_the_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", CATALOG)
+@pytest.mark.parametrize("number", [1, 2])
+def test_digest_of_a_known_data_set_is_translated_from_format_1_only(
+    saved: Path, name: str, number: int
 ) -> None:
-    """The whole file is on the disk before it takes its name, and the name before `save` returns."""
-    path, events = tmp_path / "model.npz", []
-    fsync, rename = os.fsync, os.replace
-
-    def record_fsync(descriptor: int) -> None:
-        fsync(descriptor)
-        status = os.fstat(descriptor)
-        events.append(("fsync", status.st_ino, status.st_size))
-
-    def record_replace(source: Path, target: Path) -> None:
-        rename(source, target)
-        events.append(("replace", Path(source).parent, target))
-
-    monkeypatch.setattr(os, "fsync", record_fsync)
-    monkeypatch.setattr(os, "replace", record_replace)
-    save(path, small())
-    file, folder = path.stat(), tmp_path.stat()
-    assert events == [
-        ("fsync", file.st_ino, file.st_size),
-        ("replace", tmp_path, path),
-        ("fsync", folder.st_ino, folder.st_size),
-    ]
-    assert names(tmp_path) == ["model.npz"]
+    entry = CATALOG[name]
+    dataset = {"name": name, "digest": entry.format1_digest}
+    write(saved, with_meta(members(saved), format=number, dataset=dataset))
+    assert load_checkpoint(saved).digest == (entry.digest if number == 1 else entry.format1_digest)
 
 
-def test_a_link_is_kept_and_its_target_replaced(saved: Path, tmp_path: Path) -> None:
-    link = tmp_path / "link.npz"
-    link.symlink_to(saved.name)
-    check_writable(link)
-    save(link, small(seed=1))
-    assert link.readlink() == Path(saved.name)
-    assert bits(load(saved)) == bits(small(seed=1))
+@pytest.mark.parametrize("number", [3, 100])
+def test_newer_format_is_refused_with_an_upgrade_hint(saved: Path, number: object) -> None:
+    write(saved, with_meta(members(saved), format=number))
+    message = refusal(saved)
+    assert f"its format is {number!r}, and this version reads formats up to 2" in message
+    assert "upgrade softmax-regression" in message
 
 
-def test_probing_an_output_changes_nothing(saved: Path) -> None:
-    content, status = saved.read_bytes(), saved.stat()
-    check_writable(saved)
-    check_writable(saved.with_name("new.npz"))
-    assert (saved.read_bytes(), saved.stat().st_mtime_ns) == (content, status.st_mtime_ns)
-    assert names(saved.parent) == [saved.name]
+@pytest.mark.parametrize("number", [0, -1, "1", 1.5, None, True])
+def test_format_that_is_not_a_positive_number_is_refused(saved: Path, number: object) -> None:
+    write(saved, with_meta(members(saved), format=number))
+    assert f"its format is {number!r}, expected a number from 1 to 2" in refusal(saved)
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"),
+    ("key", "value"),
     [
-        ("missing/model.npz", "does not exist; make it first"),
-        ("file/model.npz", "does not exist; make it first"),
-        ("folder", "it is a folder; give the name of a file"),
-        ("link", "it is a folder; give the name of a file"),
-        ("pipe", "it is not a regular file"),
-        ("n" * 300, "file name too long"),
+        ("history", [{"epoch": 1, "train_loss": 10**400, "learning_rate": 0.5}]),
+        ("history", [{"epoch": 1, "train_loss": 1, "validation_loss": 1, "validation_accuracy": None}]),
+        ("run", {"seconds": 10**400}),
+        ("run", {"seconds": 1, "versions": []}),
     ],
 )
-def test_an_output_that_cannot_be_written_is_refused(work: Path, name: str, reason: str) -> None:
-    (work / "file").touch()
-    (work / "folder").mkdir()
-    (work / "link").symlink_to("folder")
-    os.mkfifo(work / "pipe")
-    before = names(work)
-    with pytest.raises(OutputError, match=reason) as caught:
-        check_writable(Path(name))
-    assert str(caught.value).startswith(f"cannot write {name}: ")
-    assert (names(work), names(work / "folder")) == (before, [])
+def test_c20_values_that_no_command_could_print_are_refused(saved: Path, key: str, value: object) -> None:
+    write(saved, with_meta(members(saved), **{key: value}))
+    refusal(saved)
 
 
-@pytest.mark.parametrize("mode", [0o555, 0o000])
-def test_a_folder_that_forbids_writing_is_refused(mode: int) -> None:
-    with TemporaryDirectory() as outer:  # pytest's own folders are closed to anyone else
-        Path(outer).chmod(0o755)
-        path = Path(outer, "closed", "model.npz")
-        path.parent.mkdir(mode)
-        with unprivileged(), pytest.raises(OutputError) as caught:
-            check_writable(path)
-        assert str(caught.value) == f"cannot write {path}: permission denied"
-        path.parent.chmod(0o755)
-        assert names(path.parent) == []
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ({"warmup": 3}, "config has the option 'warmup', which this version does not know: upgrade softmax-"),
+        ({"features": "rotate"}, "config is not valid in this version: unknown feature stage 'rotate'"),
+        ({"solver": "adam"}, "config is not valid in this version: solver must be sgd or newton, not 'adam'"),
+    ],
+    ids=str,
+)
+def test_config_of_a_newer_version_is_refused(saved: Path, option: dict[str, object], reason: str) -> None:
+    write(saved, with_config(members(saved), **option))
+    assert refusal(saved).startswith(f"{saved} is not a valid checkpoint: its {reason}")
 
 
 # What is refused
 
 
-def test_a_refused_checkpoint_is_one_error_line(saved: Path, invoke: Callable[..., Any]) -> None:
+def test_refused_checkpoint_is_one_error_line(saved: Path, invoke: Callable[..., Any]) -> None:
     write(saved, without(members(saved), "bias"))
-    assert_fails(invoke("info", "--checkpoint", saved), str(saved), "missing: 'bias.npy'")
+    assert_fails(invoke("info", "--checkpoint", saved), str(saved), "member 'bias' is missing")
 
 
 class Payload:
-    """Makes a file called `ran` when it is unpickled."""
+    """An object whose unpickling creates a folder called `ran`."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return open, ("ran", "w")
+        return os.mkdir, ("ran",)
 
 
 def object_array() -> NDArray[Any]:
@@ -486,8 +363,7 @@ def object_array() -> NDArray[Any]:
     return array
 
 
-@pytest.mark.parametrize("kind", ["pickle", "npy", *ARRAYS, "meta"])
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the payload leaves its file open
+@pytest.mark.parametrize("kind", ["pickle", "npy", "weights", "meta"])
 def test_nothing_is_unpickled(saved: Path, work: Path, kind: str) -> None:
     if kind == "pickle":
         saved.write_bytes(pickle.dumps(Payload()))
@@ -496,19 +372,19 @@ def test_nothing_is_unpickled(saved: Path, work: Path, kind: str) -> None:
             np.save(file, object_array())
     else:
         write(saved, members(saved) | {kind: object_array()})
-    with pytest.raises(CheckpointError):
-        load(saved)
+    refusal(saved)
     assert not (work / "ran").exists()
     found = np.load(saved, allow_pickle=True)
-    if kind not in ("pickle", "npy"):
-        found[kind]
-    assert (work / "ran").exists()  # the payload is live
+    if kind in ("weights", "meta"):
+        with found:
+            found[kind]
+    assert (work / "ran").exists()  # the payload works
 
 
 CHILD = """
 import resource, sys
 from pathlib import Path
-from softmax_cli.checkpoint import load
+from softmax_cli.checkpoint import load_checkpoint
 from softmax_cli.errors import CheckpointError
 
 resource.setrlimit(resource.RLIMIT_CPU, (10, 10))
@@ -516,21 +392,21 @@ if sys.platform == "linux":  # elsewhere the limit does not bind
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + 100_000_000,) * 2)
 try:
-    load(Path(sys.argv[1]))
+    load_checkpoint(Path(sys.argv[1]))
 except CheckpointError as error:
     print(error)
 """
 
 
 def npy(descr: str, shape: str, header: int = 118) -> bytes:
-    """Return the start of an .npy file that claims a dtype, a shape and a length of its own header."""
+    """Return the start of an .npy file that declares a dtype, a shape and a size of its header."""
     text = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}".encode().ljust(117) + b"\n"
     version, size = (b"\1\0", "<H") if header < 1 << 16 else (b"\2\0", "<I")
     return b"\x93NUMPY" + version + struct.pack(size, header) + text
 
 
-def stored(path: Path, name: str, content: bytes, compression: int = zipfile.ZIP_STORED) -> None:
-    """Replace one member of a checkpoint by any bytes."""
+def replace_member(path: Path, name: str, content: bytes, compression: int = zipfile.ZIP_STORED) -> None:
+    """Replace the bytes of one member of a checkpoint."""
     with zipfile.ZipFile(path) as archive:
         kept = {info.filename: archive.read(info) for info in archive.infolist()}
     with zipfile.ZipFile(path, "w", compression) as archive:
@@ -538,16 +414,16 @@ def stored(path: Path, name: str, content: bytes, compression: int = zipfile.ZIP
             archive.writestr(member, data)
 
 
-def claimed(path: Path, size: int) -> None:
-    """Make the directory of an archive claim a size for its first member, packed and unpacked."""
+def declare_size(path: Path, size: int) -> None:
+    """Change the size of the first member in the directory of an archive."""
     content = bytearray(path.read_bytes())
     at = content.index(b"PK\1\2")
     content[at + 20 : at + 28] = struct.pack("<II", size, size)
     path.write_bytes(content)
 
 
-def claim_a_long_directory(path: Path) -> None:
-    """Write a sparse file of 1 GiB whose end record says that all of it is the list of members."""
+def declare_long_directory(path: Path) -> None:
+    """Write a sparse file of 1 GiB that is a list of members, according to its end record."""
     size = 1 << 30
     record = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 7, 7, size - 22, 0, 0)
     with open(path, "wb") as file:
@@ -556,50 +432,42 @@ def claim_a_long_directory(path: Path) -> None:
 
 
 BOMBS: dict[str, tuple[Callable[[Path], None], str]] = {
-    "directory": (claim_a_long_directory, "list of members is far too long"),
+    "directory": (declare_long_directory, "list of members is far too long"),
     "deflated weights": (
-        lambda path: stored(path, "weights", bytes(150_000_000), zipfile.ZIP_DEFLATED),
+        lambda path: replace_member(path, "weights", bytes(150_000_000), zipfile.ZIP_DEFLATED),
         "compressed",
     ),
-    "deflated header": (
-        lambda path: stored(
-            path, "weights", npy("<f4", "(12, 3)", 300_000_000) + b" " * 150_000_000, zipfile.ZIP_DEFLATED
-        ),
-        "compressed",
+    "false header": (
+        lambda path: replace_member(path, "weights", npy("<f4", "(12, 3)", 300_000_000)),
+        "weights.npy has no valid array header",
     ),
-    "claimed header": (
-        lambda path: stored(path, "weights", npy("<f4", "(12, 3)", 300_000_000)),
-        "weights.npy does not start as an array",
-    ),
-    "claimed weights": (
-        lambda path: stored(path, "weights", npy("<f4", "(65536, 131072)")),
+    "false weights": (
+        lambda path: replace_member(path, "weights", npy("<f4", "(65536, 131072)")),
         "weights.npy is <f4 of shape (65536, 131072), expected <f4 of shape (12, 3)",
     ),
-    "claimed shape": (
+    "false shape": (
         lambda path: write(path, with_meta(members(path), image_shape=[65536, 131072])),
         "weights.npy is <f4 of shape (12, 3), expected <f4 of shape (8589934592, 3)",
     ),
     "bare array": (lambda path: (path.write_bytes(npy("<f4", "(8589934592,)")), None)[1], "not a checkpoint"),
-    "claimed member": (lambda path: claimed(path, 4_000_000_000), "claims 4,000,000,000 bytes"),
+    "false member": (lambda path: declare_size(path, 4_000_000_000), "claims 4,000,000,000 bytes"),
     "members": (
         lambda path: write(path, members(path) | {f"extra{i}": np.zeros(1) for i in range(10_000)}),
         "list of members is far too long",
     ),
     "meta of lists": (
-        lambda path: write(
-            path, members(path) | {"meta": np.frombuffer(b"[" + b"[]," * 5_000_000 + b"[]]", np.uint8)}
-        ),
+        lambda path: write(path, with_text(members(path), b"[" + b"[]," * 5_000_000 + b"[]]")),
         "meta.npy takes",
     ),
     "meta of depth": (
-        lambda path: write(path, members(path) | {"meta": np.frombuffer(b"[" * 1_000_000, np.uint8)}),
+        lambda path: write(path, with_text(members(path), b"[" * 1_000_000)),
         "damaged",
     ),
 }
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_a_bomb_is_refused_at_once_and_in_little_memory(saved: Path, bomb: str) -> None:
+def test_bomb_is_refused_within_ten_seconds_and_100_megabytes(saved: Path, bomb: str) -> None:
     build, reason = BOMBS[bomb]
     build(saved)
     line = [sys.executable, "-c", CHILD, str(saved)]
@@ -612,133 +480,143 @@ def test_every_cut_is_refused(saved: Path) -> None:
     content = saved.read_bytes()
     for size in np.linspace(0, len(content) - 1, 50).astype(int):
         saved.write_bytes(content[:size])
-        with pytest.raises(CheckpointError, match="not a checkpoint, or is damaged"):
-            load(saved)
+        assert "is not a checkpoint, or is damaged" in refusal(saved)
 
 
-@pytest.mark.usefixtures("alarm")
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("empty", "empty is not a checkpoint, or is damaged: it does not end as an .npz file does"),
-        ("page", "page is not a checkpoint, or is damaged: it does not end as an .npz file does"),
-        ("folder", "folder is a folder, not a file"),
-        ("pipe", "pipe is not a regular file"),
-        ("/dev/zero", "/dev/zero is not a regular file"),
-        ("missing", "cannot read missing: no such file or directory"),
-        ("empty/model.npz", "cannot read empty/model.npz: not a directory"),
-        ("secret", "cannot read secret: permission denied"),
-        ("closed/model.npz", "cannot read closed/model.npz: permission denied"),
-        ("n" * 300, f"cannot read {'n' * 300}: file name too long"),
-    ],
-)
-def test_what_is_no_checkpoint_is_refused(work: Path, name: str, reason: str) -> None:
-    (work / "empty").touch()
-    (work / "page").write_text("<!DOCTYPE html><title>404 Not Found</title>")
-    (work / "folder").mkdir()
-    os.mkfifo(work / "pipe")
-    (work / "secret").touch(mode=0)
-    (work / "closed").mkdir(mode=0)
-    work.chmod(0o755)
-    with unprivileged(), pytest.raises(CheckpointError) as caught:
-        load(Path(name))
-    (work / "closed").chmod(0o755)  # or it could not be removed
-    assert str(caught.value) == reason
+@pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html><title>404 Not Found</title>"])
+def test_file_that_is_not_an_archive_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.npz").write_bytes(content)
+    reason = "is not a checkpoint, or is damaged: it does not end as an .npz file does"
+    assert refusal(tmp_path / "model.npz") == f"{tmp_path / 'model.npz'} {reason}"
 
 
-@pytest.mark.parametrize("make", [small, small_fourier])
-def test_a_mutated_checkpoint_is_refused_or_unchanged(saved: Path, make: Callable[[], Checkpoint]) -> None:
-    save(saved, make())
-    generator, content, original = np.random.default_rng(0), saved.read_bytes(), load(saved)
+def test_folder_is_refused_as_a_checkpoint(tmp_path: Path) -> None:
+    """It is opened as `open_regular` does, whose refusals are tested with the files."""
+    assert refusal(tmp_path) == f"{tmp_path} is a folder, not a file"
+
+
+def test_gzipped_or_nested_checkpoint_is_refused(saved: Path) -> None:
+    content = saved.read_bytes()
+    outer = io.BytesIO()
+    with zipfile.ZipFile(outer, "w") as archive:
+        archive.writestr("model.npz", content)
+    for wrapped in (gzip.compress(content), outer.getvalue()):
+        saved.write_bytes(wrapped)
+        assert "is not a" in refusal(saved)
+
+
+@pytest.mark.parametrize("make", [small_checkpoint, small_fourier])
+def test_mutated_checkpoint_is_refused_or_unchanged(saved: Path, make: Callable[[], Checkpoint]) -> None:
+    save_checkpoint(saved, make())
+    generator, content, original = np.random.default_rng(0), saved.read_bytes(), load_checkpoint(saved)
     accepted, rounds = 0, 3000 if SOAK else 300
     for _ in range(rounds):
         saved.write_bytes(mutated(generator, content))
         try:
-            loaded = load(saved)
+            loaded = load_checkpoint(saved)
         except CheckpointError:
             continue
-        assert bits(loaded) == bits(original)
+        assert parameters(loaded) == parameters(original)
         assert describe(loaded) == describe(original)
-        for found, expected in zip(loaded.state.features, original.state.features, strict=True):
-            np.testing.assert_array_equal(found, expected)
+        for found, stage in zip(loaded.state.features.stages, original.state.features.stages, strict=True):
+            np.testing.assert_equal(found.arrays(), stage.arrays())
         accepted += 1
-    assert 0 < accepted < rounds / 2  # the dates of the members, say, may be anything
+    assert 0 < accepted < rounds / 2  # the dates of the members, for example, are not checked
 
 
 def changed(name: str, change: Callable[[NDArray[Any]], Any]) -> Callable[[Members], Members]:
-    """Return what replaces one of the arrays by what `change` makes of it."""
+    """Return a function that replaces one of the arrays by the result of `change`."""
     return lambda arrays: arrays | {name: np.asarray(change(arrays[name]))}
 
 
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
+WRONG_MEMBERS: list[tuple[Callable[[Members], Members], str]] = [
+    (changed("weights", lambda a: np.zeros((12, 3))), "weights.npy is <f8 of shape (12, 3), expected <f4"),
+    (changed("weights", lambda a: a.astype(">f4")), "weights.npy is >f4 of shape (12, 3), expected <f4"),
+    (changed("weights", lambda a: a.view(np.int32)), "weights.npy is <i4 of shape (12, 3), expected <f4"),
+    (
+        changed("weights", np.asfortranarray),
+        "weights.npy is <f4 of shape (12, 3), in Fortran order, expected <f4 of shape (12, 3)",
+    ),
+    (
+        changed("weights", lambda a: np.zeros(12, [("x", "<f4")])),
+        "weights.npy has no valid array header (.npy format 1.0)",
+    ),
+    (changed("bias", lambda a: a[:2]), "bias.npy is <f4 of shape (2,), expected <f4 of shape (3,)"),
+    (changed("bias", lambda a: a[0]), "bias.npy is <f4 of shape (), expected <f4 of shape (3,)"),
+    (
+        changed("fourier_phase", lambda a: a[:5]),
+        "fourier_phase.npy is <f4 of shape (5,), expected <f4 of shape (12,)",
+    ),
+    (changed("meta", lambda a: a.astype(np.int8)), "meta.npy is |i1 of shape ("),
+    *(
+        (changed(name, lambda a: a[None]), f"{name}.npy is {dtype} of shape (1, ")
+        for name, dtype in [*((name, "<f4") for name in (*ARRAYS, *FOURIER_ARRAYS)), ("meta", "|u1")]
+    ),
+    *(
+        (lambda arrays, name=name: without(arrays, name), f"member {name!r} is missing")
+        for name in (*ARRAYS, *FOURIER_ARRAYS, "meta")
+    ),
+    (
+        lambda arrays: arrays | {"more": arrays["bias"], "../weights": arrays["weights"]},
+        "members that are not expected: '../weights', 'more'",
+    ),
+    (
+        lambda arrays: without(arrays, "weights") | {"../weights": arrays["weights"]},
+        "member 'weights' is missing",
+    ),
+    (
+        lambda arrays: arrays | {f"more{i}": arrays["bias"] for i in range(60)},
+        "it has 69 members, expected at most 64",
+    ),
+    *(
         (
-            changed("weights", lambda a: np.zeros((12, 3))),
-            "weights.npy is <f8 of shape (12, 3), ",
-        ),
-        (changed("weights", lambda a: a.astype(">f4")), "weights.npy is >f4 of shape (12, 3), expected <f4"),
-        (changed("weights", lambda a: a.view(np.int32)), "weights.npy is <i4 of shape (12, 3), expected <f4"),
-        (
-            changed("weights", np.asfortranarray),
-            "weights.npy is <f4 of shape (12, 3), in Fortran order, expected <f4 of shape (12, 3)",
-        ),
-        (
-            changed("weights", lambda a: np.zeros(12, [("x", "<f4")])),
-            "weights.npy does not start as an array of numbers",
-        ),
-        (changed("bias", lambda a: a[:2]), "bias.npy is <f4 of shape (2,), expected <f4 of shape (3,)"),
-        (changed("bias", lambda a: a[0]), "bias.npy is <f4 of shape (), expected <f4 of shape (3,)"),
-        *(
-            (changed(name, lambda a: a[None]), f"{name}.npy is <f4 of shape (1, ")
-            for name in (*ARRAYS, "meta")
-            if name != "meta"
-        ),
-        (changed("meta", lambda a: a.astype(np.int8)), "meta.npy is |i1 of shape ("),
-        (changed("meta", lambda a: a[None]), "meta.npy is |u1 of shape (1, "),
-        *((lambda arrays, name=name: without(arrays, name), f"missing: '{name}.npy'") for name in ARRAYS),
-        (lambda arrays: without(arrays, "meta"), "missing: 'meta.npy'"),
-        (lambda arrays: arrays | {"more": arrays["bias"]}, "foreign: 'more.npy'"),
-        (lambda arrays: arrays | {"../weights": arrays["weights"]}, "foreign: '../weights.npy'"),
-        (
-            lambda arrays: without(arrays, "weights") | {"../weights": arrays["weights"]},
-            "missing: 'weights.npy'; foreign: '../weights.npy'",
-        ),
-    ],
-)
-def test_a_member_that_is_not_as_it_should_be_is_named(
-    saved: Path, change: Callable[[Members], Members], reason: str
+            changed(name, lambda a, value=value: np.full_like(a, value)),
+            f"{name}.npy holds a value that is not",
+        )
+        for name in (*ARRAYS, *FOURIER_ARRAYS)
+        for value in (np.nan, np.inf, -np.inf)
+    ),
+    (
+        lambda arrays: with_config(arrays, fourier_dimension=13),
+        "fourier_projection.npy is <f4 of shape (12, 12), expected <f4 of shape (12, 13)",
+    ),
+    (
+        lambda arrays: with_meta(arrays, config=asdict(small_checkpoint().config)),
+        "members that are not expected: 'fourier_phase', 'fourier_projection'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "reason"), WRONG_MEMBERS, ids=[reason for _, reason in WRONG_MEMBERS])
+def test_wrong_member_is_named(
+    saved_fourier: Path, change: Callable[[Members], Members], reason: str
 ) -> None:
-    write(saved, change(members(saved)))
-    with pytest.raises(CheckpointError) as caught:
-        load(saved)
-    assert reason in str(caught.value)
-    assert str(caught.value).startswith(f"{saved} is not a checkpoint that can be used: ")
+    write(saved_fourier, change(members(saved_fourier)))
+    message = refusal(saved_fourier)
+    assert message.startswith(f"{saved_fourier} is not a valid checkpoint: ")
+    assert reason in message
 
 
 @pytest.mark.parametrize("size", [-4, 4])
-def test_a_member_of_another_size_than_its_header_says_is_named(saved: Path, size: int) -> None:
+def test_member_of_another_size_than_its_header_declares_is_named(saved: Path, size: int) -> None:
     with zipfile.ZipFile(saved) as archive:
         content = archive.read("bias.npy")
-    stored(saved, "bias", content[:size] if size < 0 else content + bytes(size))
-    with pytest.raises(CheckpointError, match=rf"bias.npy takes {140 + size} bytes, expected 140"):
-        load(saved)
+    replace_member(saved, "bias", content[:size] if size < 0 else content + bytes(size))
+    assert f"bias.npy takes {140 + size} bytes, expected 140" in refusal(saved)
 
 
-def test_a_member_that_is_there_twice_is_named(saved: Path) -> None:
+def test_duplicate_member_is_named(saved: Path) -> None:
     with zipfile.ZipFile(saved, "a") as archive, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         archive.writestr("bias.npy", archive.read("bias.npy"))
-    with pytest.raises(CheckpointError, match=r"there twice: 'bias.npy'"):
-        load(saved)
+    assert "member 'bias.npy' is not an array, or is there twice" in refusal(saved)
 
 
 def test_compressed_members_are_refused(saved: Path) -> None:
     arrays = members(saved)
     with open(saved, "wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-    with pytest.raises(CheckpointError, match=r"weights.npy is compressed, expected stored as it is"):
-        load(saved)
+    assert "weights.npy is compressed, expected no compression" in refusal(saved)
 
 
 def test_encrypted_members_are_refused(saved: Path) -> None:
@@ -746,36 +624,15 @@ def test_encrypted_members_are_refused(saved: Path) -> None:
     for mark, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
         content[content.index(mark) + flags] |= 1
     saved.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"weights.npy is encrypted, expected stored as it is"):
-        load(saved)
+    assert "weights.npy is encrypted, expected no encryption" in refusal(saved)
 
 
-def test_a_flipped_bit_in_any_array_is_noticed(saved: Path) -> None:
+def test_flipped_bit_in_any_array_is_detected(saved: Path) -> None:
     content = saved.read_bytes()
     for name in (*ARRAYS, "meta"):
         at = content.index(b"\x93NUMPY", content.index(f"{name}.npy".encode())) + 128
         saved.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
-        with pytest.raises(CheckpointError, match=rf"damaged: Bad CRC-32 for file '{name}.npy'"):
-            load(saved)
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("name", ARRAYS)
-def test_a_weight_that_is_not_finite_is_refused(saved: Path, name: str, value: float) -> None:
-    arrays = members(saved)
-    arrays[name].flat[-1] = value
-    write(saved, arrays)
-    with pytest.raises(CheckpointError, match=rf"\b{name}.npy holds a value that is not finite"):
-        load(saved)
-
-
-@pytest.mark.parametrize("number", [2, 100, "1", 1.5, None, True])
-def test_a_newer_format_gives_an_upgrade_hint(saved: Path, number: object) -> None:
-    write(saved, with_meta(members(saved), format=number))
-    with pytest.raises(CheckpointError) as caught:
-        load(saved)
-    assert f"its format is {number!r}, and this version reads up to 1" in str(caught.value)
-    assert "upgrade this one" in str(caught.value)
+        assert f"damaged: Bad CRC-32 for file '{name}.npy'" in refusal(saved)
 
 
 @pytest.mark.parametrize(
@@ -791,15 +648,23 @@ def test_a_newer_format_gives_an_upgrade_hint(saved: Path, number: object) -> No
         {"class_names": [["a"], ["b"], ["c"]]},
         {"class_names": None},
         {"class_names": ["a", "b", "a"]},
-        {"features": {"kind": "fourier"}},
+        {"features": "deskew,fourier"},
+        {"features": {"kind": "pixels"}},
+        {"features": {"kind": 3}},
+        {"features": {"kind": "deskew,fourier", "dimension": 10**12}},
         {"preparation": 1},
         {"preparation": "upside down"},
         {"dataset": "mnist"},
         {"dataset": {"name": 1, "digest": ""}},
-        {"config": {"epoch": 3}},
         {"config": {"epochs": 0}},
         {"config": {"learning_rate": "fast"}},
+        {"config": {"features": "rotate"}},
         {"config": []},
+        {"temperature": 0},
+        {"temperature": 1e300},
+        {"temperature": 10**400},
+        {"temperature": "1"},
+        {"temperature": True},
         {"epoch": 3},
         {"epoch": -2},
         {"epoch": 2.0},
@@ -815,38 +680,28 @@ def test_a_newer_format_gives_an_upgrade_hint(saved: Path, number: object) -> No
     ],
     ids=str,
 )
-def test_meta_that_makes_no_sense_is_refused(saved: Path, changes: dict[str, object]) -> None:
-    write(saved, with_meta(members(saved), **changes))
-    with pytest.raises(CheckpointError, match=r"^.*saved\.npz is not a checkpoint"):
-        load(saved)
+def test_invalid_meta_is_refused(saved_fourier: Path, changes: dict[str, object]) -> None:
+    write(saved_fourier, with_meta(members(saved_fourier), **changes))
+    assert refusal(saved_fourier).startswith(f"{saved_fourier} is not a ")
 
 
-@pytest.mark.parametrize("key", sorted(describe(small()).keys() - {"scores"}))
-def test_meta_that_lacks_something_is_refused(saved: Path, key: str) -> None:
-    arrays = members(saved)
-    content = json.loads(arrays["meta"].tobytes())
+def test_temperature_without_calibration_is_refused(saved_fourier: Path) -> None:
+    write(saved_fourier, with_config(members(saved_fourier), calibrate=False))
+    assert "its temperature is 1.25, but it was not calibrated" in refusal(saved_fourier)
+
+
+@pytest.mark.parametrize("key", sorted(describe(small_checkpoint()).keys() - {"scores"}))
+def test_missing_key_of_meta_is_named(saved: Path, key: str) -> None:
+    content = meta(saved)
     del content[key]
-    write(saved, arrays | {"meta": np.frombuffer(json.dumps(content).encode(), np.uint8)})
-    with pytest.raises(CheckpointError, match=key):
-        load(saved)
+    write(saved, with_text(members(saved), json.dumps(content).encode()))
+    assert refusal(saved) == f"{saved} is not a valid checkpoint: meta lacks '{key}'"
 
 
 @pytest.mark.parametrize(
     "content",
     [b"", b"null", b"3", b'"format"', b"[]", b"{}", b"{", b"\xff\xfe", b'{"format": NaN}', b'{"format": 1}'],
 )
-def test_meta_that_is_no_description_is_refused(saved: Path, content: bytes) -> None:
-    write(saved, members(saved) | {"meta": np.frombuffer(content, np.uint8)})
-    with pytest.raises(CheckpointError, match=r"is not a checkpoint"):
-        load(saved)
-
-
-def test_a_gzipped_or_nested_checkpoint_is_no_checkpoint(saved: Path) -> None:
-    content = saved.read_bytes()
-    outer = io.BytesIO()
-    with zipfile.ZipFile(outer, "w") as archive:
-        archive.writestr("model.npz", content)
-    for wrapped in (gzip.compress(content), outer.getvalue()):
-        saved.write_bytes(wrapped)
-        with pytest.raises(CheckpointError):
-            load(saved)
+def test_meta_that_is_not_a_description_is_refused(saved: Path, content: bytes) -> None:
+    write(saved, with_text(members(saved), content))
+    assert refusal(saved).startswith(f"{saved} is not a ")

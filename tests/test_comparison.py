@@ -1,4 +1,4 @@
-"""Two models on the same images, against exact arithmetic."""
+"""The comparison of two models on the same images, against exact arithmetic."""
 
 import math
 from fractions import Fraction
@@ -11,7 +11,7 @@ from softmax_cli.comparison import Comparison, compare
 
 
 def exact_p(first: int, second: int) -> Fraction:
-    """Return the two-sided binomial probability in whole numbers."""
+    """Return the two-sided binomial probability, in integer arithmetic."""
     tossed = first + second
     tail = sum(comb(tossed, k) for k in range(min(first, second) + 1))
     return min(Fraction(1), 2 * Fraction(tail, 2**tossed))
@@ -21,7 +21,7 @@ def exact_p(first: int, second: int) -> Fraction:
     ("first", "second"),
     [(0, 0), (0, 1), (1, 1), (5, 5), (3, 9), (9, 3), (0, 20), (59, 121), (150, 86), (400, 90), (700, 3)],
 )
-def test_the_p_value_is_that_of_tossed_coins(first: int, second: int) -> None:
+def test_the_p_value_is_the_binomial_probability(first: int, second: int) -> None:
     found = Comparison(first, second, 10_000).p_value
     assert found == pytest.approx(float(exact_p(first, second)), rel=1e-9)
 
@@ -34,7 +34,7 @@ def test_the_published_example_of_mcnemar() -> None:
 
 
 def test_the_interval_is_that_of_the_formula() -> None:
-    """(7, 2) of 50: p₁ = 8/52, p₂ = 3/52; and it ends where differences end."""
+    """For (7, 2) of 50, p₁ = 8/52 and p₂ = 3/52; the interval is cut off at −1 and 1."""
     p1, p2, n = 8 / 52, 3 / 52, 52
     half = 1.959963984540054 * math.sqrt((p1 + p2 - (p1 - p2) ** 2) / n)
     assert Comparison(7, 2, 50).interval == pytest.approx((p1 - p2 - half, p1 - p2 + half), abs=1e-12)
@@ -42,13 +42,13 @@ def test_the_interval_is_that_of_the_formula() -> None:
     assert Comparison(0, 10, 10).interval[0] == -1
 
 
-def test_a_million_coins_are_no_trouble() -> None:
+def test_the_p_value_of_a_million_differences_is_computed() -> None:
     assert Comparison(500_000, 500_500, 10**7).p_value == pytest.approx(0.6178, abs=1e-3)
     assert Comparison(1_000_000, 0, 10**7).p_value == 0.0
 
 
-def test_the_interval_covers_the_true_difference_as_often_as_it_says() -> None:
-    """Summed over all outcomes of 40 images: at least 94 % of the probability, for several truths."""
+def test_the_interval_covers_the_true_difference() -> None:
+    """Over all outcomes for 40 images, with a probability of at least 94 %."""
     n = 40
     for p1, p2 in ((0.1, 0.1), (0.3, 0.1), (0.05, 0.2), (0.4, 0.4)):
         covered = 0.0
@@ -61,7 +61,7 @@ def test_the_interval_covers_the_true_difference_as_often_as_it_says() -> None:
         assert 0.94 < covered <= 1
 
 
-def test_only_images_that_tell_the_models_apart_count() -> None:
+def test_only_images_on_which_the_models_differ_count() -> None:
     first = np.array([True, True, False, False, True])
     second = np.array([True, False, True, False, False])
     assert compare(first, second) == (2, 1, 5)

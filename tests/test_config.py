@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from softmax_cli.config import FOURIER_DEFAULTS, TrainConfig, continued, option_name, read_toml
+from softmax_cli.config import TrainConfig, continued, find_config, option_name, read_toml
 from softmax_cli.errors import ConfigError
 
 
@@ -45,13 +45,25 @@ from softmax_cli.errors import ConfigError
         ("schedule", "linear", "schedule must be cosine or constant, not 'linear'"),
         ("schedule", 1, "schedule must be text, not 1"),
         ("dataset", ["mnist"], "dataset must be text, not ['mnist']"),
-        ("features", "edges", "features must be pixels or deskew or fourier, not 'edges'"),
-        ("features", None, "features must be text, not None"),
+        ("solver", "adam", "solver must be sgd or newton, not 'adam'"),
+        ("features", "", "unknown feature stage ''; expected one of pixels, deskew, fourier"),
+        ("features", "edges", "unknown feature stage 'edges'; expected one of pixels, deskew, fourier"),
+        ("features", "deskew,furier", "unknown feature stage 'furier'; did you mean 'fourier'?"),
+        ("features", ["deskew,fourier"], "unknown feature stage 'deskew,fourier'"),
+        ("features", "deskew,deskew", "features deskew,deskew names a stage twice"),
+        (
+            "features",
+            "fourier,deskew",
+            "features fourier,deskew: stages that redraw images must come before fourier",
+        ),
+        ("features", "deskew,pixels", "features deskew,pixels: pixels can only come first"),
+        ("features", None, "features must be text or a list of names, not None"),
+        ("features", ["deskew", 1], "features must be text or a list of names, not ['deskew', 1]"),
         ("calibrate", 1, "calibrate must be true or false, not 1"),
     ],
 )
-def test_a_value_without_meaning_is_refused(key: str, value: Any, message: str) -> None:
-    """The message names the option as the command line spells it, what would do, and the value."""
+def test_an_invalid_value_is_refused(key: str, value: Any, message: str) -> None:
+    """The message names the option as the command line spells it, what is valid, and the value."""
     with pytest.raises(ConfigError) as caught:
         TrainConfig(**{key: value})
     assert str(caught.value).startswith(message)
@@ -74,18 +86,19 @@ def test_a_value_without_meaning_is_refused(key: str, value: Any, message: str) 
         {"schedule": "constant"},
     ],
 )
-def test_a_value_at_its_limit_is_taken(given: dict[str, Any]) -> None:
+def test_a_value_at_its_limit_is_accepted(given: dict[str, Any]) -> None:
     config = TrainConfig(**given)
     assert {key: getattr(config, key) for key in given} == given
 
 
-def test_patience_needs_a_validation_split() -> None:
-    with pytest.raises(ConfigError, match=r"patience 3 needs a validation split.*validation-size above 0"):
-        TrainConfig(patience=3, validation_size=0.0)
+@pytest.mark.parametrize("given", [{"patience": 3}, {"calibrate": True}])
+def test_some_options_need_validation_images(given: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"needs validation images: give a validation-size above 0"):
+        TrainConfig(validation_size=0, **given)
 
 
 def test_defaults() -> None:
-    """A change of a default is a change of every result: it has to be made here, too."""
+    """A change of a default changes every result, so that it must be made here, too."""
     assert asdict(TrainConfig()) == {
         "dataset": "auto",
         "solver": "sgd",
@@ -104,16 +117,36 @@ def test_defaults() -> None:
         "calibrate": False,
         "seed": 0,
     }
-    fourier = asdict(TrainConfig(features="fourier"))
-    changed = {"features": "fourier", "l2": 1e-6} | FOURIER_DEFAULTS
-    assert fourier == asdict(TrainConfig()) | changed
+    fourier = {"fourier_dimension": 4000, "fourier_bandwidth": 3.5, "fourier_smoothing": 1.0, "l2": 1e-6}
+    for text in ("deskew,fourier", "pixels,fourier"):
+        expected = asdict(TrainConfig()) | fourier | {"features": text}
+        assert asdict(TrainConfig(features=text)) == expected
+    assert asdict(TrainConfig(solver="newton")) == asdict(TrainConfig()) | {"solver": "newton", "epochs": 100}
 
 
-@pytest.mark.parametrize("key", FOURIER_DEFAULTS)
-def test_what_other_features_have_no_use_for_is_refused(key: str) -> None:
-    with pytest.raises(
-        ConfigError, match=f"{option_name(key)} is for features fourier, not deskew; leave it out"
-    ):
+@pytest.mark.parametrize(
+    ("given", "features", "stages"),
+    [
+        ("pixels", "pixels", ()),
+        ("deskew", "deskew", ("deskew",)),
+        ("pixels,deskew", "deskew", ("deskew",)),
+        ("fourier", "deskew,fourier", ("deskew", "fourier")),
+        ("deskew, fourier", "deskew,fourier", ("deskew", "fourier")),
+        ("pixels,fourier", "pixels,fourier", ("fourier",)),
+    ],
+)
+def test_features_have_one_spelling(given: str, features: str, stages: tuple[str, ...]) -> None:
+    """A list, as in TOML, and text give equal configs; `fourier` alone includes deskewing."""
+    config = TrainConfig(features=given)
+    assert (config.features, config.stages) == (features, stages)
+    assert TrainConfig(features=given.split(",")) == TrainConfig(features=features) == config
+    assert continued(config, {"features": given}) == config
+
+
+@pytest.mark.parametrize("key", ["fourier_dimension", "fourier_bandwidth", "fourier_smoothing"])
+def test_an_option_of_an_absent_stage_is_refused(key: str) -> None:
+    message = f"{option_name(key)} needs the feature stage fourier, but features is deskew; leave it out"
+    with pytest.raises(ConfigError, match=f"^{message}$"):
         TrainConfig(features="deskew", **{key: 2})
     assert getattr(TrainConfig(features="fourier", **{key: 2}), key) == 2
 
@@ -129,14 +162,9 @@ def test_what_other_features_have_no_use_for_is_refused(key: str) -> None:
         ("smoothing", -1, "fourier-smoothing must be at least 0 and at most 100, not -1.0"),
     ],
 )
-def test_fourier_features_without_meaning_are_refused(key: str, value: Any, message: str) -> None:
+def test_an_invalid_option_of_a_stage_is_refused(key: str, value: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=f"^{message}$"):
         TrainConfig(features="fourier", **{f"fourier_{key}": value})
-
-
-def test_calibration_needs_a_validation_split() -> None:
-    with pytest.raises(ConfigError, match="calibrate needs images held out"):
-        TrainConfig(calibrate=True, validation_size=0)
 
 
 def test_a_config_cannot_change() -> None:
@@ -159,6 +187,7 @@ def test_option_names_have_dashes() -> None:
     ("text", "overrides"),
     [
         ("", {}),
+        ('features = ["deskew", "fourier"]\n', {"features": ["deskew", "fourier"]}),
         ("# nothing\n", {}),
         ("epochs = 20\nlearning_rate = 1\n", {"epochs": 20, "learning_rate": 1}),
         ('dataset = "Zahlen/größer"\nmomentum = 0.5\n', {"dataset": "Zahlen/größer", "momentum": 0.5}),
@@ -179,7 +208,7 @@ def test_toml_holds_overrides_only(tmp_path: Path, text: str, overrides: dict[st
         (b"[train]\nepochs = 1\n", "unknown key 'train'"),
         (
             b"xyzzy = 1\n",
-            "unknown key 'xyzzy'; the keys are dataset, solver, features, fourier_dimension",
+            "unknown key 'xyzzy'; expected one of dataset, solver, features, fourier_dimension",
         ),
         (b"epochs = \n", "is not valid TOML"),
         (b"epochs = 1\nepochs = 2\n", "is not valid TOML"),
@@ -211,6 +240,14 @@ def test_toml_that_cannot_be_read_is_refused(tmp_path: Path, name: str, reason: 
         read_toml(tmp_path / name)
 
 
+def test_a_packaged_config_is_found_by_its_name() -> None:
+    """A name that ends in ``.toml`` is a path."""
+    assert TrainConfig(**read_toml(find_config("exact"))).solver == "newton"
+    assert find_config("exact.toml") == Path("exact.toml")
+    with pytest.raises(ConfigError, match=r"unknown config 'exakt'; did you mean 'exact'\?"):
+        find_config("exakt")
+
+
 # Resuming.
 
 
@@ -227,7 +264,7 @@ def test_toml_that_cannot_be_read_is_refused(tmp_path: Path, name: str, reason: 
         ({"epochs": 20}, "epochs 10", "20"),
         ({"epochs": 20, "schedule": "constant"}, "10", "20"),
         ({"patience": 3, "seed": 7}, "seed 0", "7"),
-        ({"features": "fourier"}, "features pixels", "fourier"),
+        ({"features": "fourier"}, "features pixels", "deskew,fourier"),
         ({"calibrate": True}, "calibrate False", "True"),
     ],
 )
@@ -237,12 +274,12 @@ def test_a_resumed_run_refuses_another_value(given: dict[str, Any], before: str,
         continued(TrainConfig(), given)
 
 
-def test_a_resumed_run_of_pixels_has_no_use_for_fourier_options() -> None:
+def test_a_resumed_run_of_pixels_refuses_options_of_other_features() -> None:
     with pytest.raises(ConfigError, match="features pixels, which have no fourier-dimension; leave it out"):
         continued(TrainConfig(), {"fourier_dimension": 9})
 
 
-def test_a_resumed_run_takes_what_it_already_has() -> None:
+def test_a_resumed_run_accepts_the_values_that_it_has() -> None:
     saved = TrainConfig(epochs=4, learning_rate=1.0, seed=3, schedule="constant")
     assert continued(saved, {}) == saved
     assert continued(saved, asdict(saved)) == saved
@@ -255,11 +292,13 @@ def test_a_resumed_run_may_change_its_patience(schedule: str) -> None:
     assert continued(saved, {"patience": 2}) == TrainConfig(schedule=schedule, seed=3, patience=2)
 
 
+@pytest.mark.parametrize("given", [{"schedule": "constant"}, {"solver": "newton"}])
 @pytest.mark.parametrize("epochs", [1, 20])
-def test_a_resumed_run_may_change_its_epochs_under_a_constant_rate(epochs: int) -> None:
-    """Under the cosine, each step's learning rate depends on the number of epochs."""
-    saved = TrainConfig(schedule="constant")
-    assert continued(saved, {"epochs": epochs}) == TrainConfig(schedule="constant", epochs=epochs)
+def test_a_resumed_run_may_change_its_epochs_if_no_rate_depends_on_them(
+    given: dict[str, Any], epochs: int
+) -> None:
+    """With the cosine schedule, the learning rate of each step depends on the number of epochs."""
+    assert continued(TrainConfig(**given), {"epochs": epochs}) == TrainConfig(**given, epochs=epochs)
 
 
 @pytest.mark.parametrize(
@@ -271,6 +310,6 @@ def test_a_resumed_run_may_change_its_epochs_under_a_constant_rate(epochs: int) 
         (TrainConfig(), {"seed": -1}),
     ],
 )
-def test_a_resumed_run_refuses_a_value_without_meaning(saved: TrainConfig, given: dict[str, Any]) -> None:
+def test_a_resumed_run_refuses_an_invalid_value(saved: TrainConfig, given: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=option_name(next(iter(given)))):
         continued(saved, given)

@@ -1,4 +1,4 @@
-"""Nothing is lost: processes that are killed, operations that are refused, writers that meet."""
+"""No data are lost if a process is killed, an operation fails, or two processes write one file."""
 
 import io
 import itertools
@@ -16,53 +16,51 @@ import pytest
 from click.testing import Result
 
 from softmax_cli import files
-from softmax_cli.checkpoint import load, save
+from softmax_cli.checkpoint import load_checkpoint, save_checkpoint
 from softmax_cli.data.catalog import FILE_NAMES
 from softmax_cli.data.download import Source, fetch
 from softmax_cli.errors import OutputError
-from tests.damage import SOAK
+from tests.helpers import SOAK, assert_equal_runs, names, parameters, small_checkpoint
 from tests.server import FETCH_ALL, FILES, Server, head, mirror, packed, small_mnist
-from tests.test_checkpoint import bits, names, small
-from tests.test_train import assert_equal_runs
 
 ROUNDS = 20 if SOAK else 3
 RUN = ("train", "--dataset", "sample", "--batch-size", "8", "--epochs", "12", "--log", "run.jsonl")
 
 
 def start(*line: str) -> subprocess.Popen[bytes]:
-    """Start a command in a process of its own that says nothing."""
+    """Start a command in a new process without output."""
     quiet = subprocess.DEVNULL
     return subprocess.Popen([sys.executable, "-m", "softmax_cli", *line], stdout=quiet, stderr=quiet)
 
 
 def reported() -> int:
-    """Return how many epochs the log reports."""
+    """Return the number of epochs in the log."""
     return len(Path("run.jsonl").read_text().splitlines()) if Path("run.jsonl").exists() else 0
 
 
-def test_a_training_that_is_killed_again_and_again_ends_with_the_same_bytes(
+def test_training_that_is_killed_and_resumed_gives_the_same_bytes(
     invoke: Callable[..., Result], work: Path
 ) -> None:
-    """After each kill the checkpoint loads, and is at least as old as the last epoch that was reported."""
+    """After each kill the checkpoint loads and holds at least the epochs that the log reports."""
     generator = np.random.default_rng(int(time.time()) if SOAK else 0)
     for number in itertools.count():
         if number >= ROUNDS and Path("model.npz").exists():
             break
         process = start(*RUN, "--resume") if Path("model.npz").exists() else start(*RUN)
-        time.sleep(generator.uniform(0.3, 1.2) * (1 + number / 10))  # a slow machine has its chance, too
+        time.sleep(generator.uniform(0.3, 1.2) * (1 + number / 10))  # longer each time, for slow machines
         process.kill()
         process.wait()
         if Path("model.npz").exists():
-            assert load(Path("model.npz")).state.epoch >= min(reported(), 12)
+            assert load_checkpoint(Path("model.npz")).state.epoch >= min(reported(), 12)
     assert invoke("train", "--resume").exit_code == 0
-    assert load(Path("model.npz")).state.epoch == 12
+    assert load_checkpoint(Path("model.npz")).state.epoch == 12
     assert invoke(*RUN[:-2], "--output", "whole.npz").exit_code == 0
     assert_equal_runs(Path("model.npz"), Path("whole.npz"))
     assert not list(work.glob(".*.tmp"))
 
 
 class Refusing:
-    """An operating system that refuses operation number `refused` (from 0), and counts them all."""
+    """A file system whose operation number `refused`, counted from 0, fails."""
 
     def __init__(self, refused: int, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count, self.refused = 0, refused
@@ -94,56 +92,55 @@ class Refusing:
         return ask_first
 
 
-def test_whatever_a_save_is_refused_the_checkpoint_is_whole(tmp_path: Path) -> None:
-    """Each operation of a save in turn: the old file and one error, or, after the last, the new one."""
+def test_save_that_fails_at_any_operation_keeps_the_old_checkpoint(tmp_path: Path) -> None:
+    """Each operation of a save fails in turn; the last ones no longer matter."""
     path = tmp_path / "model.npz"
-    old, new = small(0), small(1)
+    old, new = small_checkpoint(0), small_checkpoint(1)
     outcomes = []
     for refused in itertools.count():
-        save(path, old)
+        save_checkpoint(path, old)
         with pytest.MonkeyPatch.context() as monkeypatch:
             system = Refusing(refused, monkeypatch)
             try:
-                save(path, new)
+                save_checkpoint(path, new)
             except OutputError as error:
                 outcomes.append(str(error))
             else:
                 outcomes.append("saved")
-        assert bits(load(path)) == bits(new if outcomes[-1] == "saved" else old)
+        assert parameters(load_checkpoint(path)) == parameters(new if outcomes[-1] == "saved" else old)
         assert names(tmp_path) == ["model.npz"]
         if system.count <= refused:
             break
-    # Opening, writing, syncing the file, opening the folder, replacing; that the folder then cannot be
-    # synced undoes nothing.
+    # Open, write and sync the file, open the folder, replace. If only the sync of the folder fails, the
+    # checkpoint is saved.
     assert outcomes[-2:] == ["saved", "saved"]
     assert set(outcomes[:-2]) == {f"cannot write {path}: no space left on device"}
     assert len(outcomes) >= 6
 
 
-def test_of_two_trainers_with_one_output_each_save_is_whole(work: Path) -> None:
-    """At every moment the file is that of one of the two."""
+def test_output_of_two_simultaneous_runs_is_always_a_whole_checkpoint(work: Path) -> None:
     writers = [start(*RUN[:-2], "--seed", str(seed)) for seed in (1, 2)]
     seen = set()
     while any(writer.poll() is None for writer in writers):
         if Path("model.npz").exists():
-            seen.add(load(Path("model.npz")).config.seed)
+            seen.add(load_checkpoint(Path("model.npz")).config.seed)
     assert [writer.returncode for writer in writers] == [0, 0]
     assert seen <= {1, 2}
-    assert load(Path("model.npz")).state.epoch == 12
+    assert load_checkpoint(Path("model.npz")).state.epoch == 12
     assert not list(work.glob(".*.tmp"))
 
 
 def slowly(name: str) -> Iterator[bytes | float]:
     """Serve a file in about a tenth of a second."""
     body = packed(name)
-    yield head(Content_Length=len(body))
+    yield head(length=len(body))
     for begin in range(0, len(body), -(-len(body) // 10)):
         yield 0.01
         yield body[begin : begin + -(-len(body) // 10)]
 
 
-def test_a_download_that_is_killed_anywhere_leaves_nothing_wrong(tmp_path: Path) -> None:
-    """A file is absent or valid at every moment; the rerun succeeds, and sweeps up after the dead alone."""
+def test_download_that_is_killed_leaves_only_correct_files_and_is_repeated(tmp_path: Path) -> None:
+    """Every file is absent or correct at every moment; only temporaries of ended processes are removed."""
     generator = np.random.default_rng(int(time.time()) if SOAK else 0)
     root = Path(__file__).parents[1]
     folder = tmp_path / "cache" / "mnist"
@@ -152,7 +149,7 @@ def test_a_download_that_is_killed_anywhere_leaves_nothing_wrong(tmp_path: Path)
             path.unlink()
         folder.mkdir(parents=True, exist_ok=True)
         alive = folder / f".{FILE_NAMES[0]}.{os.getppid()}.tmp"
-        alive.write_bytes(b"of a process that runs")
+        alive.write_bytes(b"of a running process")
         with Server(slowly) as server:
             child = subprocess.Popen(
                 [sys.executable, "-c", FETCH_ALL, server.url],
@@ -160,12 +157,14 @@ def test_a_download_that_is_killed_anywhere_leaves_nothing_wrong(tmp_path: Path)
                 env=os.environ | {"PYTHONPATH": str(root)},
                 stderr=subprocess.DEVNULL,
             )
-            deadline = time.monotonic() + generator.uniform(0.2, 1.0)
+            while not server.requests and child.poll() is None:
+                time.sleep(0.01)
+            deadline = time.monotonic() + generator.uniform(0, 0.4)
             while time.monotonic() < deadline and child.poll() is None:
-                assert_absent_or_valid(folder)
+                assert_absent_or_correct(folder)
             child.send_signal(signal.SIGKILL)
             child.wait()
-            assert_absent_or_valid(folder)
+            assert_absent_or_correct(folder)
         with Server(mirror) as server:
             missing = [name for name in FILE_NAMES if not (folder / name).exists()]
             fetch(small_mnist(server.url), missing, Source(tmp_path / "cache"))
@@ -173,7 +172,7 @@ def test_a_download_that_is_killed_anywhere_leaves_nothing_wrong(tmp_path: Path)
         assert [path.name for path in folder.glob(".*.tmp")] == [alive.name]
 
 
-def assert_absent_or_valid(folder: Path) -> None:
+def assert_absent_or_correct(folder: Path) -> None:
     for name in FILE_NAMES:
         try:
             content = (folder / name).read_bytes()

@@ -1,13 +1,13 @@
-"""Files that are never half there, and gzip streams that are never trusted."""
+"""Files are written atomically, opened only if regular, and inflated within a limit."""
 
 import gzip
 import itertools
 import os
-import stat
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from softmax_cli import files
 from softmax_cli.errors import DataError, OutputError
 from softmax_cli.files import atomic_write, check_writable, chunks, inflate, open_regular, sha256
+from tests.helpers import names, unprivileged
 from tests.server import bomb
 
 
@@ -26,13 +27,28 @@ def _umask_027() -> Iterator[None]:
     os.umask(before)
 
 
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Return the current folder, open to `unprivileged` users, unlike `tmp_path`, with paths of each kind."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        monkeypatch.chdir(folder)
+        Path("file").write_bytes(b"old")
+        Path("folder").mkdir()
+        Path("link").symlink_to("folder")
+        os.mkfifo("pipe")
+        Path("secret").touch(mode=0)
+        Path("closed").mkdir(mode=0)
+        Path("read-only").mkdir(mode=0o555)
+        yield Path(folder)
+
+
 def write(path: Path, content: bytes) -> None:
     with atomic_write(path) as file:
         file.write(content)
 
 
-def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
+# Writing
 
 
 def test_written_file_appears_only_when_the_block_ends(work: Path) -> None:
@@ -40,7 +56,7 @@ def test_written_file_appears_only_when_the_block_ends(work: Path) -> None:
         file.write(b"new")
         file.flush()
         assert not Path("file").exists()
-    assert (Path("file").read_bytes(), names(work)) == (b"new", {"file"})
+    assert (Path("file").read_bytes(), names(work)) == (b"new", ["file"])
 
 
 @pytest.mark.parametrize("problem", [ValueError, KeyboardInterrupt, SystemExit])
@@ -55,40 +71,29 @@ def test_error_in_the_block_leaves_the_old_file_and_no_temporary(
     write(Path("file"), b"old")
     with pytest.raises(problem):
         fail()
-    assert (Path("file").read_bytes(), names(work)) == (b"old", {"file"})
+    assert (Path("file").read_bytes(), names(work)) == (b"old", ["file"])
 
 
-@pytest.mark.parametrize("operation", ["fsync", "replace"])
-def test_refusal_by_the_system_is_an_output_error_and_the_old_file_stays(
-    work: Path, monkeypatch: pytest.MonkeyPatch, operation: str
-) -> None:
-    def refuse(*args: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    write(Path("file"), b"old")
-    monkeypatch.setattr(os, operation, refuse)
-    with pytest.raises(OutputError, match="cannot write file: no space left on device"):
-        write(Path("file"), b"new")
-    assert (Path("file").read_bytes(), names(work)) == (b"old", {"file"})
-
-
-def test_write_syncs_the_file_then_replaces_then_syncs_the_folder(
+def test_write_syncs_the_whole_file_then_replaces_then_syncs_the_folder(
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fsync, replace, order = os.fsync, os.replace, []
 
     def note_fsync(descriptor: int) -> None:
-        order.append("sync folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "sync file")
+        status = os.fstat(descriptor)
+        order.append(("sync", status.st_ino, status.st_size))
         fsync(descriptor)
 
     def note_replace(source: Path, target: Path) -> None:
-        order.append("replace")
+        order.append(("replace", Path(source).parent, target))
         replace(source, target)
 
     monkeypatch.setattr(os, "fsync", note_fsync)
     monkeypatch.setattr(os, "replace", note_replace)
     write(Path("file"), b"new")
-    assert order == ["sync file", "replace", "sync folder"]
+    file, folder = Path("file").stat(), work.stat()
+    assert order[:2] == [("sync", file.st_ino, 3), ("replace", work, work / "file")]
+    assert [step[:2] for step in order[2:]] == [("sync", folder.st_ino)]
 
 
 @pytest.mark.parametrize("before", [b"old", None], ids=["existing", "dangling"])
@@ -97,9 +102,10 @@ def test_target_of_a_link_is_replaced_and_the_link_kept(work: Path, before: byte
     if before:
         Path("there/file").write_bytes(before)
     Path("link").symlink_to("there/file")
+    check_writable(Path("link"))
     write(Path("link"), b"new")
     assert (Path("link").readlink(), Path("there/file").read_bytes()) == (Path("there/file"), b"new")
-    assert names(work / "there") == {"file"}
+    assert names(work / "there") == ["file"]
 
 
 @pytest.mark.usefixtures("_umask_027")
@@ -108,79 +114,91 @@ def test_mode_of_a_written_file_follows_the_umask(work: Path) -> None:
     assert Path("file").stat().st_mode & 0o777 == 0o640
 
 
-def test_temporaries_of_processes_that_are_gone_are_swept_and_no_others(work: Path) -> None:
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    kept = {f".file.{os.getppid()}.tmp", ".file.1.tmp", ".file.x.tmp", f".other.{gone.pid}.tmp", ".file.tmp"}
-    for name in {*kept, f".file.{gone.pid}.tmp", f".file.{10**30}.tmp"}:
+def test_only_temporaries_of_ended_processes_are_removed(work: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    kept = {f".file.{os.getppid()}.tmp", ".file.1.tmp", ".file.x.tmp", f".other.{ended.pid}.tmp", ".file.tmp"}
+    for name in {*kept, f".file.{ended.pid}.tmp", f".file.{10**30}.tmp"}:
         Path(name).touch()
     write(Path("file"), b"new")
-    assert names(work) == {"file", *kept}
+    assert names(work) == sorted({"file", *kept})
 
 
-def test_missing_folder_is_named_and_not_made(work: Path) -> None:
+def test_missing_folder_is_named_and_not_created(work: Path) -> None:
     with pytest.raises(OutputError, match="cannot write no/file: no such file or directory"):
         write(Path("no/file"), b"new")
-    assert not names(work)
+    assert names(work) == []
 
 
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
-        ("folder", "it is a folder"),
-        ("no/file", "no does not exist; make it first"),
-        ("old/file", "old does not exist; make it first"),
-        (os.devnull, "it is not a regular file"),
+        ("folder", "it is a folder; give the name of a file"),
+        ("link", "it is a folder; give the name of a file"),
+        ("pipe", "it is not a regular file"),
+        ("no/file", "does not exist; make it first"),
+        ("file/new", "does not exist; make it first"),
+        ("read-only/new", "permission denied"),
+        ("closed/new", "permission denied"),
+        ("n" * 300, "file name too long"),
     ],
 )
-def test_path_that_cannot_be_written_is_found_beforehand(work: Path, path: str, reason: str) -> None:
-    Path("folder").mkdir()
-    Path("old").touch()
-    with pytest.raises(OutputError, match=reason):
+def test_output_that_cannot_be_written_is_refused_without_changes(
+    shared: Path, path: str, reason: str
+) -> None:
+    before = names(shared)
+    with unprivileged(), pytest.raises(OutputError) as caught:
         check_writable(Path(path))
+    assert str(caught.value).startswith(f"cannot write {path}: ")
+    assert reason in str(caught.value)
+    assert (names(shared), names(shared / "folder")) == (before, [])
 
 
-def test_refusal_is_found_beforehand(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(files, "open", refuse, raising=False)
-    with pytest.raises(OutputError, match="cannot write file: permission denied"):
-        check_writable(Path("file"))
-
-
-def test_check_changes_nothing(work: Path) -> None:
+def test_output_that_can_be_written_is_not_changed_by_the_check(work: Path) -> None:
     Path("old").write_bytes(b"old")
+    before = Path("old").stat()
     check_writable(Path("old"))
     check_writable(Path("new"))
-    assert (Path("old").read_bytes(), names(work)) == (b"old", {"old"})
+    assert (Path("old").read_bytes(), Path("old").stat().st_mtime_ns) == (b"old", before.st_mtime_ns)
+    assert names(work) == ["old"]
 
 
+# Opening
+
+
+@pytest.mark.usefixtures("alarm")
 @pytest.mark.parametrize(
-    ("path", "reason"),
+    ("path", "message"),
     [
-        ("folder", "is a folder"),
-        ("pipe", "is not a regular file"),
-        ("/dev/zero", "is not a regular file"),
-        ("missing", "no such file"),
-        ("x" * 300, "file name too long"),
+        ("folder", "folder is a folder, not a file"),
+        ("pipe", "pipe is not a regular file"),
+        ("/dev/zero", "/dev/zero is not a regular file"),
+        ("missing", "cannot read missing: no such file or directory"),
+        ("file/new", "cannot read file/new: not a directory"),
+        ("secret", "cannot read secret: permission denied"),
+        ("closed/file", "cannot read closed/file: permission denied"),
+        ("n" * 300, f"cannot read {'n' * 300}: file name too long"),
     ],
 )
-def test_only_regular_files_are_opened_and_nothing_blocks(work: Path, path: str, reason: str) -> None:
-    Path("folder").mkdir()
-    os.mkfifo("pipe")
-    with pytest.raises(DataError, match=reason):
+def test_only_regular_files_are_opened_and_nothing_blocks(shared: Path, path: str, message: str) -> None:
+    with unprivileged(), pytest.raises(DataError) as caught:
         open_regular(Path(path), DataError)
+    assert str(caught.value) == message
+
+
+# Inflating
 
 
 @given(st.binary(max_size=3000), st.integers(1, 60), st.integers(0, 3000))
-def test_inflate_gives_the_content_however_it_is_cut_up(content: bytes, size: int, spare: int) -> None:
+def test_inflated_content_does_not_depend_on_the_size_of_the_pieces(
+    content: bytes, size: int, spare: int
+) -> None:
     compressed = gzip.compress(content)
     pieces = (compressed[i : i + size] for i in range(0, len(compressed), size))
     assert b"".join(inflate(pieces, len(content) + spare)) == content
 
 
-def test_chunks_and_inflate_give_a_large_file(work: Path) -> None:
+def test_large_file_is_read_in_chunks_and_inflated(work: Path) -> None:
     content = os.urandom(5 * files.CHUNK + 7)
     Path("file.gz").write_bytes(gzip.compress(content, 1))
     with open("file.gz", "rb") as file:
@@ -190,8 +208,8 @@ def test_chunks_and_inflate_give_a_large_file(work: Path) -> None:
 
 
 @pytest.mark.parametrize("limit", [0, 1, 999, 5_000_000])
-def test_inflate_stops_one_byte_after_the_limit(limit: int) -> None:
-    """An endless stream is read only as far as that takes."""
+def test_at_most_one_byte_over_the_limit_is_inflated(limit: int) -> None:
+    """The stream is endless; it is read only as far as necessary."""
     found: list[int] = []
     with pytest.raises(ValueError, match=f"^holds more than {limit:,} bytes$"):
         found.extend(map(len, inflate(bomb(b"x"), limit)))
@@ -241,7 +259,7 @@ def test_one_changed_byte_never_gives_other_content(position: int, change: int) 
     assert content == gzip.decompress(GOOD)
 
 
-def test_sha256_is_that_of_the_parts_in_a_row() -> None:
+def test_sha256_is_that_of_the_concatenated_parts() -> None:
     """The value is the one that FIPS 180-2 publishes for "abc"."""
     assert sha256(b"a", memoryview(b"bc")) == (
         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

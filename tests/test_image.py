@@ -22,10 +22,11 @@ from PIL import Image, ImageDraw, PngImagePlugin
 
 from softmax_cli.checkpoint import Checkpoint
 from softmax_cli.config import TrainConfig
-from softmax_cli.data.dataset import Dataset, hold_out, load
+from softmax_cli.data.dataset import Dataset
 from softmax_cli.data.download import Source
+from softmax_cli.data.loading import load_dataset
 from softmax_cli.errors import ImageError
-from softmax_cli.features import evidence_of, pixels
+from softmax_cli.features import evidence_of, pixel_features
 from softmax_cli.image import (
     MAX_BYTES,
     Prepared,
@@ -35,12 +36,12 @@ from softmax_cli.image import (
     draw_digit,
     draw_plain,
     label,
-    prepare,
+    prepare_picture,
     read_luminance,
 )
 from softmax_cli.model import Model, softmax
-from softmax_cli.training import fit, start
-from tests.damage import SOAK, mutated, unprivileged
+from softmax_cli.training import fit
+from tests.helpers import SOAK, mutated, unprivileged
 
 SHAPE = (28, 28)
 
@@ -62,7 +63,7 @@ def encode(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 def predict(model: Model, image: Gray) -> int:
     """Return the class of one image; every probability must be one."""
-    shares = softmax(evidence_of(model, pixels(image.shape), image[None]).astype(float))[0]
+    shares = softmax(evidence_of(model, pixel_features(image.shape), image[None]).astype(float))[0]
     assert math.isclose(shares.sum(), 1)
     assert shares.min() >= 0
     return int(shares.argmax())
@@ -241,14 +242,14 @@ def test_an_image_of_the_right_size_on_black_is_used_as_it_is(sample_test: Datas
     for image in sample_test.images[:10]:
         Image.fromarray(image).save(file)
         for preparation in ("digit", "plain"):
-            prepared = prepare(file, SHAPE, preparation)
+            prepared = prepare_picture(file, SHAPE, preparation)
             assert np.array_equal(prepared.image, image)
             assert (prepared.steps, prepared.warnings) == (("used as it is: 28 x 28, light on black",), ())
 
 
 def test_an_image_of_the_right_size_on_white_is_prepared(digit: Gray, file: Path) -> None:
     Image.fromarray(255 - digit).save(file)
-    assert "inverted" in prepare(file, SHAPE, "digit").steps
+    assert "inverted" in prepare_picture(file, SHAPE, "digit").steps
 
 
 def test_invert_forces_the_polarity() -> None:
@@ -266,8 +267,8 @@ def test_invert_forces_the_polarity() -> None:
 @pytest.mark.parametrize("preparation", ["digit", "plain"])
 def test_invert_applies_to_a_file_of_the_right_size_too(digit: Gray, file: Path, preparation: str) -> None:
     Image.fromarray(digit).save(file)
-    assert "inverted" in prepare(file, SHAPE, preparation, True).steps
-    prepared = prepare(file, SHAPE, preparation, False)
+    assert "inverted" in prepare_picture(file, SHAPE, preparation, True).steps
+    prepared = prepare_picture(file, SHAPE, preparation, False)
     assert not any("inverted" in step or "as it is" in step for step in prepared.steps)
 
 
@@ -390,7 +391,7 @@ def test_a_picture_is_the_same_in_every_mode(digit: Gray, file: Path, trained: C
     assert np.abs(luminance.astype(int) - gray).max() <= 1
     assert ("laid over white" in steps) == (mode in ("LA", "P with tRNS", "RGBA"))
     expected = draw_digit(gray, SHAPE).image
-    found = prepare(file, SHAPE, "digit").image
+    found = prepare_picture(file, SHAPE, "digit").image
     assert np.abs(found.astype(int) - expected).max() <= 1
     assert predict(trained.state.model, found) == predict(trained.state.model, expected)
 
@@ -403,7 +404,7 @@ def test_a_coarse_picture_gives_the_same_prediction(
     file.write_bytes(encode(Image.fromarray(gray).convert(mode), kind))
     with Image.open(file) as picture:
         assert (picture.mode, picture.format) == (mode, kind)
-    found = prepare(file, SHAPE, "digit")
+    found = prepare_picture(file, SHAPE, "digit")
     assert predict(trained.state.model, found.image) == predict(trained.state.model, digit)
     assert "inverted" in found.steps
 
@@ -463,7 +464,7 @@ def test_a_picture_is_turned_upright(
     exif[0x0112] = orientation
     stored = upright if how is None else upright.transpose(how)
     file.write_bytes(encode(stored, kind, exif=exif))
-    prepared = prepare(file, SHAPE, "digit")
+    prepared = prepare_picture(file, SHAPE, "digit")
     expected = draw_digit(np.asarray(upright), SHAPE).image
     assert ("turned upright" in prepared.steps) == (orientation != 1)
     assert np.abs(prepared.image.astype(int) - expected).max() <= (0 if kind == "PNG" else 20)
@@ -502,7 +503,7 @@ def count_agreements(model: Model, images: NDArray[np.uint8], file: Path) -> int
     for index, image in enumerate(images[chosen]):
         draw = list(KINDS.values())[index % 5]
         draw(enlarged(image)).save(file)
-        prepared = prepare(file, SHAPE, "digit")
+        prepared = prepare_picture(file, SHAPE, "digit")
         assert ("inverted" in prepared.steps) == (index % 5 > 0)
         agreements += predict(model, prepared.image) == predict(model, image)
     return agreements
@@ -519,10 +520,10 @@ def test_pictures_of_digits_of_the_full_mnist_are_predicted_as_the_digits_are(
     full_mnist: Path, file: Path
 ) -> None:
     source = Source(full_mnist, offline=True)
-    data = load("mnist", "train", source)
+    data = load_dataset("mnist", "train", source)
     config = TrainConfig(dataset="mnist")
-    *_, state = fit(config, data, hold_out(data.labels, 0.1, 0), start(config, data))
-    assert count_agreements(state.model, load("mnist", "test", source).images, file) >= 38
+    *_, state = fit(config, data)
+    assert count_agreements(state.model, load_dataset("mnist", "test", source).images, file) >= 38
 
 
 # Doubtful pictures
@@ -535,7 +536,7 @@ def test_a_blank_picture_is_blank_and_said_to_be(
     file: Path, trained: Checkpoint, preparation: str, level: int, size: tuple[int, int]
 ) -> None:
     Image.new("L", size, level).save(file)
-    prepared = prepare(file, SHAPE, preparation)
+    prepared = prepare_picture(file, SHAPE, preparation)
     assert np.ptp(prepared.image) == 0
     assert prepared.warnings == ("the picture is blank",)
     predict(trained.state.model, prepared.image)
@@ -550,7 +551,7 @@ def test_a_picture_that_is_hardly_one_has_a_result(
     middle = picture.size // 2
     picture.flat[middle : middle + 1 + picture.size // 8] = 0
     Image.fromarray(picture).save(file)
-    prepared = prepare(file, SHAPE, preparation)
+    prepared = prepare_picture(file, SHAPE, preparation)
     assert prepared.image.shape == SHAPE
     assert prepared.image.max() > 0
     assert prepared.warnings
@@ -635,14 +636,14 @@ import resource, sys
 from pathlib import Path
 from PIL import ImageOps, JpegImagePlugin, PngImagePlugin
 from softmax_cli.errors import ImageError
-from softmax_cli.image import prepare
+from softmax_cli.image import prepare_picture
 
 resource.setrlimit(resource.RLIMIT_CPU, (10, 10))
 if sys.platform == "linux":  # elsewhere the limit does not bind
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + 60_000_000,) * 2)
 try:
-    prepare(Path(sys.argv[1]), (28, 28), "digit")
+    prepare_picture(Path(sys.argv[1]), (28, 28), "digit")
 except ImageError as error:
     print(error)
 """
@@ -659,7 +660,7 @@ def test_a_bomb_is_refused_at_once_and_in_little_memory(file: Path, bomb: str) -
 
 def test_the_largest_picture_that_is_read(file: Path) -> None:
     file.write_bytes(encode(Image.new("1", (8000, 4000))))
-    assert prepare(file, SHAPE, "digit").warnings == ("the picture is blank",)
+    assert prepare_picture(file, SHAPE, "digit").warnings == ("the picture is blank",)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
@@ -670,7 +671,7 @@ def test_every_cut_is_refused(digit: Gray, file: Path, kind: str) -> None:
     for size in np.linspace(4, end - 1, 30).astype(int):
         file.write_bytes(content[:size])
         with pytest.raises(ImageError, match="is truncated or damaged; save it again"):
-            prepare(file, SHAPE, "digit")
+            prepare_picture(file, SHAPE, "digit")
 
 
 @pytest.mark.parametrize("kind", [b"IHDR", b"tEXt", b"IDAT"])
@@ -683,7 +684,7 @@ def test_a_broken_checksum_is_refused(digit: Gray, file: Path, kind: bytes) -> N
     content[crc] ^= 1
     file.write_bytes(content)
     with pytest.raises(ImageError, match="is truncated or damaged; save it again"):
-        prepare(file, SHAPE, "digit")
+        prepare_picture(file, SHAPE, "digit")
 
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script><path d="M0 0L9 9"/></svg>'
@@ -711,7 +712,7 @@ def test_other_formats_are_refused_and_start_nothing(
     content, known = FOREIGN[kind]
     file.write_bytes(content)
     with pytest.raises(ImageError) as caught:
-        prepare(file, SHAPE, "digit")
+        prepare_picture(file, SHAPE, "digit")
     assert str(caught.value) == f"{file} is not a PNG or JPEG picture"
     assert not started
     assert opens(file) == known
@@ -750,7 +751,7 @@ def test_what_is_no_file_of_a_picture_is_refused(work: Path, name: str, reason: 
         file.truncate(MAX_BYTES + 1)
     work.chmod(0o755)
     with unprivileged(), pytest.raises(ImageError) as caught:
-        prepare(Path(name), SHAPE, "digit")
+        prepare_picture(Path(name), SHAPE, "digit")
     assert str(caught.value) == reason
 
 
@@ -795,7 +796,7 @@ def test_a_mutated_picture_is_refused_or_has_a_result(digit: Gray, file: Path, k
         content = mutated(generator, originals[number % len(originals)])
         file.write_bytes(with_checksums(content) if kind == "PNG" and number % 2 else content)
         try:
-            prepared = prepare(file, SHAPE, "digit")
+            prepared = prepare_picture(file, SHAPE, "digit")
         except ImageError:
             refused += 1
         else:
@@ -808,7 +809,7 @@ def test_a_picture_without_ink_on_the_side_that_was_told_is_not_called_blank(
 ) -> None:
     """Dark on white, told to be light on dark: there is nothing lighter than white."""
     Image.fromarray(255 - enlarged(sample_test.images[0])).save(file)
-    assert prepare(file, SHAPE, "digit", False).warnings == (
+    assert prepare_picture(file, SHAPE, "digit", False).warnings == (
         "no ink is left of the picture; is it right to give --no-invert?",
     )
-    assert prepare(file, SHAPE, "digit", True).warnings == ()
+    assert prepare_picture(file, SHAPE, "digit", True).warnings == ()

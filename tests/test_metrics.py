@@ -1,4 +1,4 @@
-"""The scores, against slow loops, published values and each other."""
+"""The scores, against slow loops and published values."""
 
 import math
 
@@ -10,8 +10,8 @@ from softmax_cli.model import Floats, Labels, softmax
 
 
 @pytest.fixture(scope="module")
-def judged() -> tuple[Floats, Labels]:
-    """Return the evidence for 4 classes in 300 images, and labels that are often the likeliest class."""
+def scored() -> tuple[Floats, Labels]:
+    """Return evidence for 4 classes and 300 images, and labels that agree with it for about 70 %."""
     rng = np.random.default_rng(2)
     z = rng.normal(scale=2, size=(300, 4))
     labels = np.where(rng.random(300) < 0.6, z.argmax(axis=1), rng.integers(0, 4, 300))
@@ -29,8 +29,8 @@ def assert_same(found: Scores, expected: Scores) -> None:
     assert found.brier_sum == pytest.approx(expected.brier_sum, rel=1e-13)
 
 
-def test_confusion_counts_true_against_predicted(judged) -> None:
-    z, labels = judged
+def test_confusion_counts_true_against_predicted(scored) -> None:
+    z, labels = scored
     expected = [[0] * 4 for _ in range(4)]
     for row, label in zip(z.tolist(), labels.tolist(), strict=True):
         expected[label][row.index(max(row))] += 1
@@ -40,15 +40,15 @@ def test_confusion_counts_true_against_predicted(judged) -> None:
     assert scores.accuracy == sum(expected[k][k] for k in range(4)) / 300
 
 
-def test_loss_agrees_with_a_slow_loop(judged) -> None:
-    z, labels = judged
+def test_loss_agrees_with_a_slow_loop(scored) -> None:
+    z, labels = scored
     y = softmax(z)
     expected = math.fsum(-math.log(y[i, label]) for i, label in enumerate(labels)) / 300
     assert score(z, labels).loss == pytest.approx(expected, rel=1e-12)
 
 
-def test_brier_agrees_with_a_slow_loop(judged) -> None:
-    z, labels = judged
+def test_brier_agrees_with_a_slow_loop(scored) -> None:
+    z, labels = scored
     squares = [
         (y - (k == label)) ** 2
         for row, label in zip(softmax(z), labels, strict=True)
@@ -57,9 +57,9 @@ def test_brier_agrees_with_a_slow_loop(judged) -> None:
     assert score(z, labels).brier == pytest.approx(math.fsum(squares) / 300, rel=1e-12)
 
 
-def test_ece_agrees_with_a_slow_loop(judged) -> None:
+def test_ece_agrees_with_a_slow_loop(scored) -> None:
     """ECE is Σ over 15 equal bins of (images / n) · |accuracy − mean confidence|."""
-    z, labels = judged
+    z, labels = scored
     tops = [(row.max(), row.argmax() == label) for row, label in zip(softmax(z), labels, strict=True)]
     expected = 0.0
     for low in range(15):
@@ -72,8 +72,8 @@ def test_ece_agrees_with_a_slow_loop(judged) -> None:
     assert score(z, labels).ece == pytest.approx(expected, rel=1e-12)
 
 
-def test_per_class_agrees_with_a_slow_loop(judged) -> None:
-    z, labels = judged
+def test_per_class_agrees_with_a_slow_loop(scored) -> None:
+    z, labels = scored
     predicted = z.argmax(axis=1)
     for k, found in enumerate(score(z, labels).per_class()):
         hits = sum(bool(p == k and t == k) for p, t in zip(predicted, labels, strict=True))
@@ -83,7 +83,7 @@ def test_per_class_agrees_with_a_slow_loop(judged) -> None:
         assert found.images == np.count_nonzero(labels == k)
 
 
-def test_a_class_never_predicted_or_never_there_scores_zero() -> None:
+def test_a_class_without_predictions_or_images_scores_zero() -> None:
     assert scores_of([[3, 0, 0], [2, 0, 0], [0, 0, 0]]).per_class() == [
         ClassScore(0.6, 1.0, 0.75, 3),
         ClassScore(0.0, 0.0, 0.0, 2),
@@ -94,46 +94,46 @@ def test_a_class_never_predicted_or_never_there_scores_zero() -> None:
 @pytest.mark.parametrize(
     ("label", "accuracy", "loss", "brier", "ece"), [(1, 1, 0, 0, 0), (0, 0, 1e4, 2, 1), (2, 0, 2e4, 2, 1)]
 )
-def test_certainty_has_the_extreme_scores(label: int, accuracy, loss, brier, ece) -> None:
-    """A probability of exactly 1 is best when right, worst when wrong, and never infinite or NaN."""
+def test_a_probability_of_one_has_the_extreme_scores(label: int, accuracy, loss, brier, ece) -> None:
+    """The best ones if the prediction is correct, else the worst ones; none is infinite or NaN."""
     scores = score(np.array([[0, 1e4, -1e4]]), np.array([label]))
     assert (scores.accuracy, scores.loss, scores.brier, scores.ece) == (accuracy, loss, brier, ece)
 
 
 @pytest.mark.parametrize(("top", "index"), [(0.5, 7), (0.68, 10), (0.79, 11), (0.81, 12), (1.0, 14)])
-def test_bins_are_fifteenths_and_the_last_one_holds_certainty(top: float, index: int) -> None:
+def test_bins_are_fifteenths_and_the_last_one_includes_one(top: float, index: int) -> None:
     z = [math.log(top / (1 - top)), 0] if top < 1 else [1e4, 0]
     images = score(np.array([z]), np.array([0])).calibration[:, 0]
     np.testing.assert_array_equal(images, np.eye(15)[index])
 
 
 @pytest.mark.parametrize("size", [1, 7, 128, 300])
-def test_scores_of_blocks_add_up_to_the_whole(judged, size: int) -> None:
-    z, labels = judged
+def test_scores_of_blocks_add_up(scored, size: int) -> None:
+    z, labels = scored
     blocks = [score(z[i : i + size], labels[i : i + size]) for i in range(0, 300, size)]
     assert_same(total(blocks), score(z, labels))
 
 
-def test_addition_leaves_its_terms_as_they_are(judged) -> None:
-    part = score(*judged)
-    assert_same(part + part, score(*(np.concatenate([a, a]) for a in judged)))
-    assert_same(part, score(*judged))
+def test_addition_does_not_modify_its_terms(scored) -> None:
+    part = score(*scored)
+    assert_same(part + part, score(*(np.concatenate([a, a]) for a in scored)))
+    assert_same(part, score(*scored))
 
 
-def test_scores_do_not_depend_on_float32_or_the_label_type(judged) -> None:
-    """Sums run in float64: float32 evidence scores as the same numbers in float64 do."""
-    z, labels = judged[0].astype(np.float32), judged[1]
+def test_scores_do_not_depend_on_the_types_of_evidence_and_labels(scored) -> None:
+    """Sums are computed in float64, also for evidence in float32."""
+    z, labels = scored[0].astype(np.float32), scored[1]
     assert_same(score(z, labels), score(z.astype(np.float64), labels.astype(np.int64)))
 
 
-def test_scoring_leaves_the_evidence_as_it_is(judged) -> None:
-    z = judged[0].copy()
-    score(z, judged[1])
-    np.testing.assert_array_equal(z, judged[0])
+def test_scoring_does_not_modify_the_evidence(scored) -> None:
+    z = scored[0].copy()
+    score(z, scored[1])
+    np.testing.assert_array_equal(z, scored[0])
 
 
-def test_labels_beyond_a_byte_of_cells_are_counted() -> None:
-    """With 20 classes, a cell's number (up to 399) does not fit the uint8 of a label."""
+def test_more_cells_than_a_byte_can_number_are_counted() -> None:
+    """With 20 classes, the index of a cell (up to 399) is too large for the uint8 of a label."""
     z = np.eye(20)
     np.testing.assert_array_equal(score(z, np.arange(20, dtype=np.uint8)).confusion, np.eye(20))
 
@@ -149,7 +149,7 @@ def test_wilson_interval_published(right: int, n: int, low: float, high: float) 
 
 
 @pytest.mark.parametrize(("right", "n"), [(0, 1), (1, 1), (9260, 10000), (1, 10**9)])
-def test_wilson_interval_holds_the_rate_and_stays_in_range(right: int, n: int) -> None:
+def test_wilson_interval_contains_the_rate_and_is_within_0_and_1(right: int, n: int) -> None:
     low, high = wilson_interval(right / n, n)
     assert 0 <= low <= right / n <= high <= 1
     assert low < high
@@ -159,8 +159,8 @@ def test_accuracy_interval_is_that_of_the_accuracy() -> None:
     assert scores_of([[50, 10], [2, 86]]).accuracy_interval == wilson_interval(136 / 148, 148)
 
 
-def test_worst_confusions_come_first() -> None:
-    """Most frequent first, ties in order of class, right answers and empty cells left out."""
+def test_the_most_frequent_confusions_come_first() -> None:
+    """Ties are in order of class; correct predictions and empty cells are not listed."""
     scores = scores_of([[9, 1, 0], [4, 9, 1], [0, 7, 9]])
     assert scores.worst_confusions(3) == [(2, 1, 7), (1, 0, 4), (0, 1, 1)]
     assert scores.worst_confusions(99) == [(2, 1, 7), (1, 0, 4), (0, 1, 1), (1, 2, 1)]

@@ -1,7 +1,8 @@
-"""The mathematics, against published values, finite differences, slow loops and its own laws."""
+"""Formulas and objective, against published values, finite differences and slow loops."""
 
 import math
-from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from softmax_cli.backend import VARIABLE
+from softmax_cli.features import FeatureMap
 from softmax_cli.model import (
     Floats,
     Model,
@@ -22,6 +25,8 @@ from softmax_cli.model import (
     softmax_jacobian,
     squared_error_gradient,
 )
+from softmax_cli.solvers.objective import Objective, Value
+from tests.helpers import differentiate
 
 laws = settings(deadline=None, derandomize=True, database=None, max_examples=200)
 logits = hnp.arrays(
@@ -40,18 +45,6 @@ def problem() -> tuple[Model, Floats, Floats]:
     rng = np.random.default_rng(1)
     model = Model(rng.normal(size=(7, 4)), rng.normal(size=4))
     return model, rng.normal(size=(20, 7)), rng.integers(0, 4, 20)
-
-
-def differentiate(function: Callable[[Floats], float], at: Floats, h: float = 1e-3) -> Floats:
-    """Return the gradient by the five-point stencil (f(−2h) − 8f(−h) + 8f(h) − f(2h)) / 12h."""
-    slope = np.empty(at.shape)
-    for index in np.ndindex(at.shape):
-        step = np.zeros(at.shape)
-        step[index] = h
-        near = function(at + step) - function(at - step)
-        far = function(at + 2 * step) - function(at - 2 * step)
-        slope[index] = (8 * near - far) / (12 * h)
-    return slope
 
 
 # Published values: the tests of scipy.special.softmax, log_softmax and logsumexp.
@@ -101,7 +94,7 @@ def test_log_softmax_published(z: list[float], expected: list[float]) -> None:
     ],
 )
 def test_loss_of_extreme_evidence(z: list[float], loss: float) -> None:
-    """The loss comes from log-softmax: it stays exact where the probability itself underflows to 0."""
+    """The loss is computed by log-softmax, so that it is exact even if the probability underflows to 0."""
     with np.errstate(all="raise", under="ignore"):
         rows = np.array([z], float)
         found, gradient = cross_entropy_gradient(rows, np.array([1]))
@@ -132,14 +125,14 @@ def test_log_softmax_is_the_log_of_softmax(z: Floats) -> None:
 
 @laws
 @given(logits, st.floats(-1e3, 1e3))
-def test_a_constant_changes_nothing(z: Floats, constant: float) -> None:
+def test_adding_a_constant_to_all_classes_changes_nothing(z: Floats, constant: float) -> None:
     np.testing.assert_allclose(softmax(z + constant), softmax(z), rtol=1e-11, atol=1e-300)
     np.testing.assert_allclose(log_softmax(z + constant), log_softmax(z), rtol=1e-11, atol=1e-11)
 
 
 @laws
 @given(logits, st.randoms(use_true_random=False))
-def test_classes_have_no_order(z: Floats, random) -> None:
+def test_permuted_classes_have_permuted_probabilities(z: Floats, random) -> None:
     order = random.sample(range(z.shape[1]), z.shape[1])
     np.testing.assert_allclose(softmax(z[:, order]), softmax(z)[:, order], rtol=1e-13)
     np.testing.assert_allclose(log_softmax(z[:, order]), log_softmax(z)[:, order], rtol=1e-13, atol=1e-14)
@@ -147,7 +140,7 @@ def test_classes_have_no_order(z: Floats, random) -> None:
 
 @laws
 @given(extreme_logits)
-def test_most_evidence_is_most_probable(z: Floats) -> None:
+def test_the_class_with_most_evidence_is_the_most_probable(z: Floats) -> None:
     rows = np.arange(len(z))
     for result in (softmax(z), log_softmax(z)):
         np.testing.assert_array_equal(result[rows, z.argmax(axis=1)], result.max(axis=1))
@@ -165,7 +158,9 @@ def test_loss_is_never_negative_nor_nan(z: Floats, random) -> None:
 
 @laws
 @given(logits, st.floats(1e-2, 10), st.data())
-def test_what_one_class_gains_the_others_lose(z: Floats, rise: float, data: st.DataObject) -> None:
+def test_more_evidence_for_a_class_raises_its_probability_and_lowers_the_others(
+    z: Floats, rise: float, data: st.DataObject
+) -> None:
     k = data.draw(st.integers(0, z.shape[1] - 1))
     raised = z.copy()
     raised[:, k] += rise
@@ -200,50 +195,43 @@ def test_gradient_by_evidence_agrees_with_finite_differences(problem, loss_and_s
     np.testing.assert_allclose(loss_and_slope(z, labels)[1], slope, rtol=1e-6, atol=1e-11)
 
 
-@pytest.mark.parametrize("l2", [0.0, 0.1])
-def test_gradient_agrees_with_finite_differences(problem, l2: float) -> None:
+@pytest.mark.parametrize("weights", [None, np.arange(20) / 10], ids=["equal", "weighted"])
+def test_gradient_agrees_with_finite_differences(problem, weights: Floats | None) -> None:
     model, x, labels = problem
-    _, gradient = loss_and_gradient(model, x, labels, l2)
-    by_weights = differentiate(lambda w: loss_and_gradient(Model(w, model.bias), x, labels, l2)[0], model[0])
-    by_bias = differentiate(lambda b: loss_and_gradient(Model(model.weights, b), x, labels, l2)[0], model[1])
+    _, gradient = loss_and_gradient(model, x, labels, weights)
+    by_weights = differentiate(
+        lambda w: loss_and_gradient(Model(w, model.bias), x, labels, weights)[0], model.weights
+    )
+    by_bias = differentiate(
+        lambda b: loss_and_gradient(Model(model.weights, b), x, labels, weights)[0], model.bias
+    )
     np.testing.assert_allclose(gradient.weights, by_weights, rtol=1e-6)
     np.testing.assert_allclose(gradient.bias, by_bias, rtol=1e-6)
 
 
 def test_loss_agrees_with_a_slow_loop(problem) -> None:
-    """The loss is −log y of the true class, mean over images, plus l2/2 times the squared weights only."""
+    """The loss is the mean over images of −log y of the true class; the penalty l2/2 times W squared."""
     model, x, labels = problem
     losses = []
     for row, label in zip(x, labels, strict=True):
         z = [sum(row[d] * model.weights[d, k] for d in range(7)) + model.bias[k] for k in range(4)]
         losses.append(-math.log(math.exp(z[label]) / sum(math.exp(value) for value in z)))
-    weight_decay = 0.3 / 2 * sum(weight**2 for row in model.weights for weight in row)
     assert loss_and_gradient(model, x, labels)[0] == pytest.approx(math.fsum(losses) / 20, rel=1e-13)
-    assert penalty(model, 0.3) == pytest.approx(weight_decay, rel=1e-13)
-    assert loss_and_gradient(model, x, labels, l2=0.3)[0] == pytest.approx(
-        math.fsum(losses) / 20 + weight_decay, rel=1e-13
-    )
-
-
-def test_l2_leaves_the_bias_free(problem) -> None:
-    model, x, labels = problem
-    _, plain = loss_and_gradient(model, x, labels)
-    _, decayed = loss_and_gradient(model, x, labels, l2=0.3)
-    np.testing.assert_array_equal(decayed.bias, plain.bias)
-    np.testing.assert_allclose(decayed.weights - plain.weights, 0.3 * model.weights, rtol=1e-12)
+    squares = sum(weight**2 for row in model.weights for weight in row)
+    assert penalty(model, 0.3) == pytest.approx(0.3 / 2 * squares, rel=1e-13)
 
 
 @pytest.mark.parametrize("classes", [2, 10, 100])
-def test_zero_weights_give_the_loss_of_a_guess(classes: int) -> None:
-    """A model of zeros finds all K classes equally likely, at a loss of ln K."""
+def test_zero_parameters_give_uniform_probabilities(classes: int) -> None:
+    """The loss is ln K for K classes."""
     model, x = Model.zeros(5, classes, np.float64), np.random.default_rng(0).normal(size=(30, 5))
     np.testing.assert_allclose(softmax(evidence(model, x)), 1 / classes, rtol=1e-14)
-    loss, _ = loss_and_gradient(model, x, np.arange(30) % classes, l2=1.0)
+    loss, _ = loss_and_gradient(model, x, np.arange(30) % classes)
     assert loss == pytest.approx(math.log(classes), rel=1e-14)
 
 
 def test_gradient_by_evidence_sums_to_zero_and_is_bounded(problem) -> None:
-    """Σ_k of ∂loss/∂z is 0; entries of y − t lie in [−1, 1], and none but the true class's is below 0."""
+    """Σ_k of ∂loss/∂z is 0; entries of y − t lie in [−1, 1] and are negative for the true class only."""
     model, x, labels = problem
     residual = 20 * cross_entropy_gradient(10 * evidence(model, x), labels)[1]
     np.testing.assert_allclose(residual.sum(axis=1), 0, atol=1e-14)
@@ -253,8 +241,8 @@ def test_gradient_by_evidence_sums_to_zero_and_is_bounded(problem) -> None:
     assert (residual[~true] >= 0).all()
 
 
-def test_squared_error_has_a_plateau_where_cross_entropy_has_none() -> None:
-    """Confident and wrong, output 1e-9 for a target of 1: slope −1 under cross-entropy, near 0 squared."""
+def test_squared_error_has_a_plateau_and_cross_entropy_has_none() -> None:
+    """If the true class has probability 1e-9, the slope is −1 for cross-entropy, near 0 for the square."""
     z, label = np.log([[1e-9, 1 - 1e-9]]), np.array([0])
     _, slope = cross_entropy_gradient(z, label)
     loss, flat = squared_error_gradient(z, label)
@@ -267,7 +255,7 @@ def test_squared_error_has_a_plateau_where_cross_entropy_has_none() -> None:
 def test_dtype_follows_the_data(dtype) -> None:
     model, x, labels = Model.zeros(3, 2, dtype), np.ones((4, 3), dtype), np.array([0, 1, 1, 0])
     z = evidence(model, x)
-    _, gradient = loss_and_gradient(model, x, labels, l2=0.1)
+    _, gradient = loss_and_gradient(model, x, labels)
     results = (*model, z, softmax(z), log_softmax(z), cross_entropy_gradient(z, labels)[1], *gradient)
     assert {result.dtype for result in results} == {np.dtype(dtype)}
 
@@ -281,11 +269,118 @@ def test_dtype_follows_the_data(dtype) -> None:
         lambda z: cross_entropy_gradient(z, np.array([0, 1])),
         lambda z: squared_error_gradient(z, np.array([0, 1])),
         lambda z: evidence(Model(z[:, :1], z[0, :1]), z),
-        lambda z: loss_and_gradient(Model(z, z[0]), z, np.array([0, 1]), 0.1),
+        lambda z: loss_and_gradient(Model(z, z[0]), z, np.array([0, 1])),
     ],
 )
-def test_arguments_stay_as_they_are(function) -> None:
+def test_arguments_are_not_modified(function) -> None:
     z = np.array([[1.0, 2.0], [3.0, -4.0]])
     before = z.copy()
     function(z)
     np.testing.assert_array_equal(z, before)
+
+
+# The objective of the solvers.
+
+
+def objective_of(kind: str, weighted: bool = False) -> Objective:
+    """Return the objective for 5,000 of 6,000 inputs, in another order, of 12 features and 3 classes."""
+    rng = np.random.default_rng(7)
+    if kind == "images":
+        features, inputs = FeatureMap((3, 4)), rng.integers(0, 256, (6000, 3, 4), np.uint8)
+    else:
+        features, inputs = FeatureMap((12,), (), 1.0), rng.normal(size=(6000, 12)).astype(np.float32)
+    rows = rng.permutation(6000)[:5000]
+    weights = None
+    if weighted:
+        weights = rng.uniform(0, 2, 6000).astype(np.float32)
+        weights /= weights[rows].mean()
+    return Objective(features, inputs, rng.integers(0, 3, 6000), rows, 0.1, sample_weights=weights)
+
+
+def random_model(dtype: Any = np.float64) -> Model:
+    rng = np.random.default_rng(8)
+    return Model(rng.normal(size=(12, 3)).astype(dtype), rng.normal(size=3).astype(dtype))
+
+
+def slow_objective(objective: Objective, model: Model) -> tuple[float, float]:
+    """Return the objective with and without the l2 term, in float64, by its definition."""
+    inputs = objective.images[objective.rows].reshape(len(objective), -1).astype(float)
+    z = inputs / (255 if objective.images.dtype == np.uint8 else 1) @ model.weights + model.bias
+    y = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    losses = -np.log(y[np.arange(len(z)), objective.labels[objective.rows]])
+    if objective.sample_weights is not None:
+        losses *= objective.sample_weights[objective.rows]
+    loss = losses.sum() / len(losses)
+    return loss + objective.l2 / 2 * (model.weights**2).sum(), loss
+
+
+def assert_close(found: Value, expected: Value, rtol: float) -> None:
+    assert found[:2] == pytest.approx(expected[:2], rel=rtol)
+    for one, other in zip(found.gradient, expected.gradient, strict=True):
+        np.testing.assert_allclose(one, other, rtol=rtol, atol=rtol)
+
+
+both_inputs = pytest.mark.parametrize("kind", ["images", "float rows"])
+with_and_without_weights = pytest.mark.parametrize("weighted", [False, True], ids=["equal", "weighted"])
+
+
+@both_inputs
+@with_and_without_weights
+def test_the_objective_agrees_with_its_definition(kind: str, weighted: bool) -> None:
+    """In float64 to 12 digits, in float32 to 5."""
+    objective, model = objective_of(kind, weighted), random_model()
+    expected = slow_objective(objective, model)
+    assert objective.full(model)[:2] == pytest.approx(expected, rel=1e-12)
+    assert objective.full(random_model(np.float32))[:2] == pytest.approx(expected, rel=1e-5)
+
+
+@both_inputs
+@with_and_without_weights
+def test_the_gradient_of_the_objective_agrees_with_finite_differences(kind: str, weighted: bool) -> None:
+    objective, model = objective_of(kind, weighted), random_model()
+    objective = replace(objective, rows=objective.rows[:2500])
+    gradient = objective.full(model).gradient
+    by_weights = differentiate(lambda w: objective.full(Model(w, model.bias)).objective, model.weights)
+    by_bias = differentiate(lambda b: objective.full(Model(model.weights, b)).objective, model.bias)
+    np.testing.assert_allclose(gradient.weights, by_weights, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(gradient.bias, by_bias, rtol=1e-6, atol=1e-9)
+
+
+def test_the_number_of_threads_changes_no_bit_of_the_objective(monkeypatch: pytest.MonkeyPatch) -> None:
+    objective, found = objective_of("images", weighted=True), []
+    for threads in ("1", "2"):
+        monkeypatch.setenv(VARIABLE, threads)
+        value = objective.full(random_model(np.float32))
+        found.append((*value[:2], *(part.tobytes() for part in value.gradient)))
+    assert found[0] == found[1]
+
+
+def test_sample_weights_of_one_are_no_weights() -> None:
+    objective, model = objective_of("images"), random_model()
+    ones = replace(objective, sample_weights=np.ones(6000, np.float32))
+    assert_close(ones.full(model), objective.full(model), 1e-12)
+
+
+def test_a_sample_weight_of_two_is_a_repeated_image() -> None:
+    """Half of the images with weight 2 and the others with 0 are the first half twice."""
+    objective, model = objective_of("images"), random_model()
+    weights = np.zeros(6000, np.float32)
+    weights[objective.rows[:2500]] = 2
+    repeated = replace(objective, rows=np.tile(objective.rows[:2500], 2))
+    assert_close(replace(objective, sample_weights=weights).full(model), repeated.full(model), 1e-12)
+
+
+@both_inputs
+@with_and_without_weights
+def test_batches_estimate_the_objective_without_bias(kind: str, weighted: bool) -> None:
+    """The mean over the batches of an epoch, by their sizes, is the value of a full pass."""
+    objective, model = objective_of(kind, weighted), random_model()
+    loss, weights, bias = 0.0, np.zeros((12, 3)), np.zeros(3)
+    for batch in objective.batches(objective.rows, 768, epoch=1):
+        share = len(batch.labels) / len(objective)
+        value, gradient = objective.batch_value(model, batch)
+        loss += share * value
+        weights += share * gradient.weights
+        bias += share * gradient.bias
+    full = objective.full(model)
+    assert_close(Value(full.objective, loss, Model(weights, bias)), full, 1e-12)

@@ -1,124 +1,208 @@
-"""The shape of the package: who may import whom, and what costs nothing."""
+"""The structure of the package: layers, lazy imports, the public API, the wheel."""
 
 import ast
 import subprocess
 import sys
-import tomllib
+import sysconfig
+import venv
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import Any
 
+import mypy.api
 import pytest
 
 import softmax_cli
+from softmax_cli.config import ALIASES, SOLVERS, STAGES
+from softmax_cli.data.dataset import Dataset
+from tests.helpers import PICTURE, folder_of
 
 PACKAGE = Path(softmax_cli.__file__).parent
-FILES = sorted(PACKAGE.rglob("*.py"))
 
-LAYERS = [
-    ["softmax_cli", "errors"],
-    ["config"],
-    ["files", "parallel"],
-    ["data.idx", "data.catalog", "image"],
-    ["data.download"],
-    ["data.dataset"],
-    ["model", "deskew"],
-    ["features", "metrics", "calibration"],
-    ["comparison", "explanation", "solvers.problem"],
-    ["solvers.sgd"],
-    ["solvers.newton"],
-    ["training"],
-    ["checkpoint"],
-    ["report.findings"],
-    ["report.charts", "report.pictures"],
-    ["report.page"],
-    ["commands.terminal", "commands.threads"],
-    ["commands.messages", "commands.progress", "commands.signals"],
-    ["commands.options"],
-    [f"commands.{name}" for name in ("download", "train", "eval", "predict", "report", "info")],
-    ["cli"],
-    ["__main__"],
-]
-DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}
-OWNERS = {
-    "click": ("cli", "commands"),
-    "tqdm": ("cli", "commands"),
+LAYERS = """
+softmax_cli model metrics calibration comparison backend config files errors
+solvers features augment pictures image data
+training checkpoint explanation
+runs classifier evaluation report estimator export
+cli __main__
+"""
+"""The layers, the lowest first; a module imports from its own layer and those below."""
+
+PLACES = {
+    "click": ("cli",),
+    "tqdm": ("cli",),
     "requests": ("data.download",),
-    "PIL": ("image",),
+    "urllib3": ("data.download",),
+    "PIL": ("image", "pictures"),
     "matplotlib": ("report.charts",),
     "jinja2": ("report.page",),
+    "dask": ("backend",),
+    "onnx": ("export",),
+    "sklearn": ("estimator",),
+    "numpy": ("",),
 }
+"""The only modules or packages that may import another package."""
 
 
 def module_name(path: Path) -> str:
+    """Return the name of a module without that of the package; ``softmax_cli`` for the package itself."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(part for part in parts if part != "__init__") or "softmax_cli"
 
 
-def imports(path: Path) -> set[str]:
-    """Return the modules that a file names in imports, anywhere in it, of the package without its name."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+TREES = {module_name(path): ast.parse(path.read_text("utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports(module: str) -> Iterator[str]:
+    """Yield what a module imports anywhere in it; modules of the package without the package's name."""
+    for node in ast.walk(TREES[module]):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            yield from (alias.name.removeprefix("softmax_cli.") for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            children = {f"{node.module}.{alias.name}" for alias in node.names}
-            modules = {child for child in children if child.removeprefix("softmax_cli.") in DEPTH}
-            found |= modules or {str(node.module)}
-    return {name.removeprefix("softmax_cli.") for name in found}
+            assert node.module, f"{module} has a relative import"
+            parent = node.module.removeprefix("softmax_cli").lstrip(".") or "softmax_cli"
+            for alias in node.names:
+                child = f"{parent}.{alias.name}".removeprefix("softmax_cli.")
+                yield child if child in TREES and "softmax_cli" in node.module else parent
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_imports_go_one_way(path: Path) -> None:
-    name = module_name(path)
-    if name not in DEPTH:  # a folder's __init__.py, which holds a sentence and nothing else
-        assert not imports(path)
-        return
-    for other in imports(path) & set(DEPTH):
-        assert DEPTH[other] < DEPTH[name], f"{name} imports {other}"
+GRAPH = {module: set(imports(module)) & set(TREES) for module in TREES if module != "softmax_cli"}
+"""For each module, those that it imports; the package itself imports public names on demand."""
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_each_foreign_package_has_one_home(path: Path) -> None:
-    used = {name.partition(".")[0] for name in imports(path)}
-    for package, homes in OWNERS.items():
-        if package in used:
-            assert module_name(path).startswith(homes), f"{path} imports {package}"
+def test_imports_go_down() -> None:
+    depth = {name: number for number, layer in enumerate(LAYERS.splitlines()) for name in layer.split()}
+    for module, others in GRAPH.items():
+        for other in others:
+            above = depth[other.split(".")[0]] > depth[module.split(".")[0]]
+            assert not above, f"{module} imports {other} from a higher layer"
 
 
-def loaded_by(*line: str) -> set[str]:
+def test_imports_have_no_cycle() -> None:
+    list(TopologicalSorter(GRAPH).static_order())  # raises CycleError, which names the modules
+
+
+def test_each_other_package_has_its_place() -> None:
+    for module in TREES:
+        used = {name.split(".")[0] for name in set(imports(module)) - set(TREES)}
+        for package in used - sys.stdlib_module_names:
+            allowed = any(f"{module}.".startswith(f"{place}.".lstrip(".")) for place in PLACES[package])
+            assert allowed, f"{module} imports {package}"
+
+
+def test_names_of_solvers_and_stages_are_compared_in_the_registry_only() -> None:
+    names = {*SOLVERS, *STAGES, *ALIASES}
+    for module in TREES.keys() - {"config"}:
+        for node in ast.walk(TREES[module]):
+            if isinstance(node, ast.Compare | ast.MatchValue):
+                values = {part.value for part in ast.walk(node) if isinstance(part, ast.Constant)}
+                assert not names & values, f"{module}, line {node.lineno}: {ast.unparse(node)}"
+
+
+def loaded_by(*line: object) -> set[str]:
     """Return the top-level modules that are loaded after a command has run."""
-    code = f"import sys, atexit; sys.argv = {['softmax', *line]}\n"
-    code += "atexit.register(lambda: print('LOADED', *sys.modules))\nfrom softmax_cli.cli import main\nmain()"
+    code = f"""if True:
+        import atexit, sys
+        sys.argv = {["softmax", *map(str, line)]}
+        atexit.register(lambda: print("LOADED", *sys.modules))
+        from softmax_cli.cli.main import main
+        main()
+    """
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     return {name.partition(".")[0] for name in output.rpartition("LOADED")[2].split()}
 
 
-@pytest.mark.parametrize("line", [("--help",), ("--version",), ("train", "--help"), ("predict", "--help")])
-def test_help_loads_nothing_heavy(line: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "line", [("--help",), ("--version",), ("train", "--help"), ("predict", "--help")], ids=str
+)
+def test_help_loads_no_large_package(line: tuple[str, ...]) -> None:
     assert not {"numpy", "requests", "PIL", "tqdm"} & loaded_by(*line)
 
 
 def test_predict_does_not_load_requests(model_file: Path) -> None:
-    picture = Path(__file__).parent / "pictures" / "seven.png"
-    loaded = loaded_by("predict", str(picture), "--checkpoint", str(model_file))
+    loaded = loaded_by("predict", PICTURE, "--checkpoint", model_file)
     assert "numpy" in loaded
     assert "requests" not in loaded
 
 
-def test_public_names_can_be_imported() -> None:
+# The public API
+
+
+def test_public_names_are_listed_and_can_be_imported() -> None:
+    assert dir(softmax_cli) == sorted(softmax_cli.__all__)
     for name in softmax_cli.__all__:
         assert getattr(softmax_cli, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         softmax_cli.nonsense  # noqa: B018
 
 
-def test_public_functions_are_documented() -> None:
-    for path in FILES:
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+def test_public_names_have_types(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    """In a program that imports the package, mypy reveals the signature of fit, and Any for no name."""
+    program = tmp_path / "program.py"
+    lines = [f"reveal_type(softmax_cli.{name})" for name in softmax_cli.__all__]
+    program.write_text("\n".join(["import softmax_cli", *lines]))
+    assert pytestconfig.cache
+    cache = pytestconfig.cache.mkdir("mypy")
+    output, errors, code = mypy.api.run([f"--cache-dir={cache}", "--config-file=", str(program)])
+    revealed = [line.partition("Revealed type is ")[2].strip('"') for line in output.splitlines()[:-1]]
+    assert (code, errors, len(revealed)) == (0, "", len(lines)), output
+    assert "Any" not in revealed
+    fit = revealed[softmax_cli.__all__.index("fit")]
+    assert fit.startswith(
+        "def (config: softmax_cli.config.TrainConfig, data: softmax_cli.data.dataset.Dataset, "
+    )
+    assert fit.endswith(" -> typing.Iterator[softmax_cli.training.State]")
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_paths_are_text_or_path_objects(
+    kind: Any, model_file: Path, sample_test: Dataset, work: Path
+) -> None:
+    checkpoint = softmax_cli.load_checkpoint(kind(model_file))
+    softmax_cli.save_checkpoint(kind("copy.npz"), checkpoint)
+    assert softmax_cli.Classifier.load(kind("copy.npz")).predict_picture(kind(PICTURE)).class_name == "7"
+    assert softmax_cli.prepare_picture(kind(PICTURE), (28, 28), "digit").image.any()
+    folder_of(work / "folder", sample_test)
+    source = softmax_cli.Source(kind("cache"))
+    assert softmax_cli.load_dataset(kind("folder"), "test", source).name == "folder"
+    config = softmax_cli.TrainConfig(dataset="folder", epochs=1)
+    softmax_cli.train(config, kind("model.npz"), source=source)
+    assert softmax_cli.load_checkpoint(kind("model.npz")).state.epoch == 1
+
+
+def test_public_functions_have_docstrings() -> None:
+    for module, tree in TREES.items():
+        for node in tree.body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-                assert ast.get_docstring(node), f"{node.name} in {path}"
+                assert ast.get_docstring(node), f"{node.name} in {module}"
 
 
-def test_the_wheel_is_told_to_hold_the_package_alone() -> None:
-    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))
-    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["softmax_cli"]
-    assert project["project"]["scripts"] == {"softmax": "softmax_cli.cli:main"}
+# The wheel
+
+
+def run(*line: object, **options: Any) -> str:
+    """Run a command that must succeed, and return what it prints."""
+    done = subprocess.run(list(map(str, line)), capture_output=True, text=True, check=False, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_an_installed_wheel_trains_and_predicts(work: Path) -> None:
+    """In an environment in which the source tree is not visible."""
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
+    run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", "dist", PACKAGE.parent)
+    venv.create("env", with_pip=False)
+    (wheel,) = Path("dist").iterdir()
+    python = work / "env" / "bin" / "python"
+    run(*pip, "--python", python, "install", "--no-index", "--no-deps", wheel)
+    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+    site.joinpath("dependencies.pth").write_text(sysconfig.get_path("purelib"))  # its own .pth are not read
+    assert Path(run(python, "-c", "import softmax_cli; print(softmax_cli.__file__)").strip()).is_relative_to(
+        site
+    )
+    softmax = python.with_name("softmax")
+    for config in ("quick", "best"):
+        run(softmax, "train", "--dataset", "sample", "--config", config, "--epochs", 1, "--offline")
+        assert "7 (" in run(softmax, "predict", PICTURE)
+    assert not {path.name for path in site.iterdir()} & {"tests", "configs", "benchmarks"}

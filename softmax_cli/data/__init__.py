@@ -1,1 +1,1 @@
-"""Images and labels: the IDX format, the known data sets, the downloader, and `load`."""
+"""Images and labels: known data sets, the cache and its downloader, readers of formats, `load_dataset`."""

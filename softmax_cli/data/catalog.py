@@ -1,4 +1,4 @@
-"""Which data sets exist: their files and digests, mirrors, class names, and what to expect of them."""
+"""The known data sets: files and digests, mirrors, class names, usual accuracies."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,26 +10,41 @@ SPLITS = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
-"""For each split, the names of its images and of its labels (after which ``.gz`` may follow)."""
+"""For each split, the names of the files with its images and its labels (``.gz`` may follow)."""
 
 FILE_NAMES = tuple(name for pair in SPLITS.values() for name in pair)
 
 
 class IdxFile(NamedTuple):
-    """One file of a data set: its name, and the size in bytes and SHA-256 of its inflated content."""
+    """One file of a data set: its name, and the size in bytes and SHA-256 of its uncompressed content."""
 
     name: str
     size: int
     sha256: str
 
 
+class Usual(NamedTuple):
+    """The range of the test accuracy that is usual for some features, from `dimension` of them on."""
+
+    low: float
+    high: float
+    dimension: int = 0
+
+
 @dataclass(frozen=True)
 class Entry:
     """One known data set.
 
-    `reference` maps a kind of features to the test accuracy, lowest and highest, that softmax
-    regression usually reaches with them. `preparation` says how a picture becomes an image of this
-    data set (see `softmax_cli.image`). `bundled` is a folder in the package, where there is one.
+    Attributes:
+        name: Its name on the command line.
+        title: Its name in a sentence.
+        credit: Authors and licence.
+        files: Its four files, in the order of `FILE_NAMES`.
+        class_names: One name per class.
+        preparation: How a picture becomes an image of this data set: ``digit`` or ``plain``.
+        reference: The usual test accuracy for a value of `TrainConfig.features`.
+        mirrors: Base URLs of the files.
+        bundled: The folder in the package that holds the files, if there is one.
     """
 
     name: str
@@ -38,18 +53,33 @@ class Entry:
     files: tuple[IdxFile, ...]
     class_names: tuple[str, ...]
     preparation: str
-    reference: dict[str, tuple[float, float]] = field(default_factory=dict)
+    reference: dict[str, Usual] = field(default_factory=dict)
     mirrors: tuple[str, ...] = ()
     bundled: Path | None = None
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the digests of the files: the identity of the data."""
+        """Digest of the training split, which identifies the data set."""
+        return self.split_digest("train")
+
+    def split_digest(self, split: str) -> str:
+        """Return the digest of a split, as `content_digest` computes it."""
+        images, labels = SPLITS[split]
+        return combine_digests(self.file(images).sha256, self.file(labels).sha256)
+
+    @property
+    def format1_digest(self) -> str:
+        """The digest by which checkpoints of format 1 identify the data set."""
         return sha256("".join(file.sha256 for file in self.files).encode())
 
     def file(self, name: str) -> IdxFile:
         """Return the file of that name."""
         return next(file for file in self.files if file.name == name)
+
+
+def combine_digests(images: str, labels: str) -> str:
+    """Return the digest of a split from the SHA-256 of its images and of its labels as IDX files."""
+    return sha256(f"{images}{labels}".encode())
 
 
 def _files(train: int, test: int, digests: tuple[str, str, str, str]) -> tuple[IdxFile, ...]:
@@ -76,7 +106,11 @@ MNIST = Entry(
     ),
     class_names=_DIGITS,
     preparation="digit",
-    reference={"pixels": (0.92, 0.928), "deskew": (0.953, 0.961), "fourier": (0.98, 0.99)},
+    reference={
+        "pixels": Usual(0.92, 0.928),
+        "deskew": Usual(0.953, 0.961),
+        "deskew,fourier": Usual(0.98, 0.99, dimension=1000),
+    },
     mirrors=(
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
         "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -111,7 +145,11 @@ FASHION_MNIST = Entry(
         "Ankle boot",
     ),
     preparation="plain",
-    reference={"pixels": (0.835, 0.85), "deskew": (0.83, 0.845), "fourier": (0.87, 0.895)},
+    reference={
+        "pixels": Usual(0.835, 0.85),
+        "deskew": Usual(0.83, 0.845),
+        "deskew,fourier": Usual(0.87, 0.895, dimension=1000),
+    },
     mirrors=("https://storage.googleapis.com/tensorflow/tf-keras-datasets/",),
 )
 
@@ -131,25 +169,40 @@ SAMPLE = Entry(
     ),
     class_names=_DIGITS,
     preparation="digit",
-    reference={"pixels": (0.88, 0.91), "deskew": (0.925, 0.95), "fourier": (0.955, 0.98)},
+    reference={
+        "pixels": Usual(0.88, 0.91),
+        "deskew": Usual(0.925, 0.95),
+        "deskew,fourier": Usual(0.955, 0.98, dimension=1000),
+    },
     bundled=Path(__file__).parent / "sample",
 )
 
 CATALOG = {entry.name: entry for entry in (MNIST, FASHION_MNIST, SAMPLE)}
 
-USUAL_DIMENSION = 1000
-"""Fourier features from which on it is known what to expect of them."""
+
+def known_dataset(digest: str) -> Entry | None:
+    """Return the known data set whose training split has this digest, or None."""
+    return next((entry for entry in CATALOG.values() if entry.digest == digest), None)
 
 
-def usual_accuracy(name: str, digest: str, kind: str, dimension: int) -> tuple[float, float] | None:
-    """Return the test accuracy, lowest and highest, that features usually reach on a data set, if known."""
-    entry = CATALOG.get(name)
-    if entry is None or entry.digest != digest or (kind == "fourier" and dimension < USUAL_DIMENSION):
+def usual_accuracy(digest: str, test_digest: str, features: str, dimension: int) -> Usual | None:
+    """Return the usual accuracy of some features on a test split, or None if it is not known.
+
+    Args:
+        digest: Digest of the training split.
+        test_digest: Digest of the test split.
+        features: As in `TrainConfig.features`.
+        dimension: Number of features.
+    """
+    entry = known_dataset(digest)
+    if entry is None or entry.split_digest("test") != test_digest:
         return None
-    return entry.reference.get(kind)
+    usual = entry.reference.get(features)
+    return usual if usual and dimension >= usual.dimension else None
 
 
-def compared(accuracy: float, usual: tuple[float, float]) -> str:
-    """Return how an accuracy compares with the usual one, in words."""
-    low, high = usual
-    return "below that" if accuracy < low else "above that" if accuracy > high else "as usual"
+def compare_accuracy(accuracy: float, usual: Usual) -> str:
+    """Return how an accuracy compares with the usual range, in words."""
+    if accuracy < usual.low:
+        return "below the usual range"
+    return "above the usual range" if accuracy > usual.high else "within the usual range"

@@ -1,4 +1,4 @@
-"""Bring a data set into the cache: each file verified, from the first mirror that has it."""
+"""Download a data set into the cache: each file verified, from the first mirror that has it."""
 
 import logging
 import threading
@@ -20,27 +20,34 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 3
-"""Tries at one file on one mirror, when the fault looks passing."""
+"""Attempts at one file on one mirror if the fault may be temporary."""
 
 DEADLINE = 120.0
-"""Seconds that one attempt may take in all."""
+"""Seconds that one attempt may take."""
 
 LONGEST_PAUSE = 10.0
-"""Seconds between two attempts at most, whatever the server asks for."""
+"""Largest number of seconds between two attempts, whatever the server asks for."""
 
 Progress = Callable[[str, int, int], None]
-"""Called with a file's name, the bytes that are there so far, and its size."""
+"""Called with the name of a file, the number of bytes received, and its size."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where data sets come from.
+    """The source of data sets.
 
-    `folder` is the cache; `mirrors` are base URLs that are tried before those of the catalog; `wait` is
-    how many seconds a mirror has to begin its answer. Raises `ConfigError` for a mirror that is no URL.
+    Attributes:
+        folder: The cache.
+        offline: Use local files only.
+        mirrors: Base URLs that are tried before those of the catalog.
+        progress: Called while a file arrives.
+        wait: Seconds that a mirror has to begin its answer.
+
+    Raises:
+        ConfigError: A mirror is not a URL.
     """
 
-    folder: Path
+    folder: str | Path
     offline: bool = False
     mirrors: tuple[str, ...] = ()
     progress: Progress | None = None
@@ -53,7 +60,7 @@ class Source:
 
 
 class _Fault(Exception):
-    """What went wrong in one attempt: worth another (`again`), or the mirror's last (`gone`)."""
+    """The reason why an attempt failed; `again`: worth another one; `gone`: the mirror is useless."""
 
     def __init__(self, reason: str, *, again: bool = False, gone: bool = False, pause: float = 0.0):
         super().__init__(reason)
@@ -67,11 +74,14 @@ class _Exhausted(Exception):
 def fetch(entry: Entry, names: list[str], source: Source) -> None:
     """Download the files called `names` of a data set into ``source.folder / entry.name``.
 
-    A file appears at its final path only after its SHA-256 was found right. A mirror that cannot be
-    reached, or serves something else, is not asked again. Raises `DownloadError` with a line per mirror
-    when a file cannot be had, and `OutputError` when it cannot be written.
+    A file appears at its final path only after its SHA-256 was verified. A mirror that cannot be reached, or
+    serves other content, is not used again.
+
+    Raises:
+        DownloadError: No mirror has a file; the message has a line per mirror.
+        OutputError: A file cannot be written.
     """
-    folder = source.folder / entry.name
+    folder = Path(source.folder) / entry.name
     mirrors = [url.rstrip("/") + "/" for url in (*source.mirrors, *entry.mirrors)]
     failures: dict[str, str] = {}
     try:
@@ -88,13 +98,13 @@ def fetch(entry: Entry, names: list[str], source: Source) -> None:
             "and --data-dir or SOFTMAX_CACHE_DIR names another place"
         ) from error
     for mirror, fault in failures.items():
-        log.warning("the mirror %s was passed over: %s", _shown(mirror), fault)
+        log.warning("the mirror %s was skipped: %s", _shown(mirror), fault)
 
 
 def _fetch_file(
     file: IdxFile, target: Path, mirrors: list[str], failures: dict[str, str], source: Source
 ) -> None:
-    """Bring one file; note why a mirror failed in `failures`, and take it off `mirrors` if it is no use."""
+    """Download one file; store why a mirror failed in `failures`, and remove useless ones from `mirrors`."""
     for mirror in list(mirrors):
         try:
             return _fetch_patiently(mirror, file, target, source)
@@ -148,10 +158,10 @@ def _fetch_once(url: str, file: IdxFile, target: Path, source: Source) -> None:
 
 
 def _answer(url: str, wait: float) -> "Response":
-    """Return the response to a GET, its body unread.
+    """Return the response to a GET, with its body unread.
 
-    The request runs on a thread of its own, because neither name resolution nor a host with many dead
-    addresses can be given a limit otherwise.
+    The request runs on a thread of its own: name resolution, and a host with many dead addresses, have no
+    timeout otherwise.
     """
     import requests
 
@@ -161,7 +171,7 @@ def _answer(url: str, wait: float) -> "Response":
         try:
             agent = {"User-Agent": f"softmax_cli/{__version__}", "Accept-Encoding": "identity"}
             answers.put(requests.get(url, stream=True, timeout=(wait, wait), headers=agent))
-        except Exception as error:  # whatever it is, it is raised again below
+        except Exception as error:  # raised again below
             answers.put(error)
 
     threading.Thread(target=ask, daemon=True).start()
@@ -186,7 +196,7 @@ def _answer(url: str, wait: float) -> "Response":
 
 
 def _check_answer(url: str, response: "Response") -> None:
-    """Raise `_Fault` for a status other than 200, and for a redirect that ever leaves https."""
+    """Raise `_Fault` for a status other than 200, and for a redirect from https to another scheme."""
     steps = (*response.history, response)
     if url.startswith("https://") and not all(step.url.startswith("https://") for step in steps):
         raise _Fault("it redirects away from https", gone=True)
@@ -201,7 +211,7 @@ def _check_answer(url: str, response: "Response") -> None:
 
 
 def _body(response: "Response", deadline: float) -> Iterator[bytes]:
-    """Yield the body as it arrives, however slowly, until it ends or the deadline has passed."""
+    """Yield the body as it arrives, until it ends or the deadline has passed."""
     from urllib3.exceptions import HTTPError
 
     while True:
@@ -233,12 +243,12 @@ def _is_url(text: str) -> bool:
 
     try:
         return text.startswith(("http://", "https://")) and bool(urlsplit(text).hostname)
-    except ValueError:  # brackets that hold no address
+    except ValueError:  # brackets without an address
         return False
 
 
 def _shown(url: str) -> str:
-    """Return a URL without the user name and password that may stand in it."""
+    """Return a URL without the user name and password that it may contain."""
     from urllib.parse import urlsplit
 
     parts = urlsplit(url)

@@ -1,21 +1,20 @@
-"""What the report tells: scores, mistakes and mean images, found in one pass over the images."""
+"""The findings of the report: scores, mistakes and mean images, from one pass over the images."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from softmax_cli.classifier import Classifier
 from softmax_cli.data.dataset import Dataset
-from softmax_cli.features import prepare
 from softmax_cli.metrics import Scores, score, total
 from softmax_cli.model import Labels, softmax
-from softmax_cli.training import State, judge
 
 
 class Mistake(NamedTuple):
-    """The image of that index, of class `true`, taken for `guess`, and the probabilities of the two."""
+    """The image of that index, of class `true`, classified as `guess`, and the probabilities of both."""
 
     image: int
     true: int
@@ -26,10 +25,13 @@ class Mistake(NamedTuple):
 
 @dataclass(frozen=True)
 class Findings:
-    """What a model makes of a set of images.
+    """The results of a model on a data set.
 
-    `mistakes` come with the most confident first. `means` (K, rows, cols) are the mean prepared image of
-    each class, `samples` the index of one image of each class that has any, rightly told where one is.
+    Attributes:
+        scores: The scores.
+        mistakes: The misclassified images, those with the highest confidence first.
+        means: Mean prepared image of each class, (K, rows, cols).
+        samples: The index of one image of each class that has any, correctly classified if there is one.
     """
 
     scores: Scores
@@ -47,28 +49,24 @@ class Findings:
         return cells
 
 
-def find(
-    state: State,
+def find_mistakes(
+    classifier: Classifier,
     data: Dataset,
-    indices: NDArray[np.intp],
     on_block: Callable[[int], object] = lambda images: None,
 ) -> Findings:
-    """Judge a model on ``data.images[indices]``; call `on_block` with the number of images in each block."""
+    """Evaluate a classifier on a data set; call `on_block` with the number of images in each block."""
     scores, mistakes = [], []
-    classes = state.model.weights.shape[1]
+    classes, features = len(classifier.class_names), classifier.checkpoint.state.features
     sums, counts = np.zeros((classes, *data.image_shape)), np.zeros(classes)
     samples: dict[int, tuple[bool, int]] = {}
-    begin = 0
-    data = replace(data, images=prepare(state.features, data.images))
-    for z, labels in judge(state.model, state.features.prepared, data, indices):
-        rows = indices[begin : begin + len(labels)]
-        begin += len(labels)
+    for rows, z in classifier.evidence_blocks(data.images):
+        labels = data.labels[rows]
         scores.append(score(z, labels))
         y, guesses = softmax(z.astype(np.float64)), z.argmax(axis=1)
         for at in np.flatnonzero(guesses != labels):
             true, guess = int(labels[at]), int(guesses[at])
             mistakes.append(Mistake(int(rows[at]), true, guess, float(y[at, guess]), float(y[at, true])))
-        _add_images(sums, counts, data.images[rows], labels)
+        _add_images(sums, counts, features.redraw(data.images[rows]), labels)
         _choose_samples(samples, rows, labels, guesses == labels)
         on_block(len(labels))
     mistakes.sort(key=lambda mistake: (-mistake.probability, mistake.image))
@@ -83,7 +81,7 @@ def _add_images(
     images: NDArray[np.uint8],
     labels: Labels,
 ) -> None:
-    """Add the images of each class to its sum, and how many they are to its count, in place."""
+    """Add the images of each class to its sum, and their number to its count, in place."""
     for label in np.unique(labels):
         of_class = images[labels == label]
         sums[label] += of_class.sum(axis=0)
@@ -94,14 +92,14 @@ def _choose_samples(
     samples: dict[int, tuple[bool, int]],
     rows: NDArray[np.intp],
     labels: Labels,
-    right: NDArray[np.bool_],
+    correct: NDArray[np.bool_],
 ) -> None:
-    """Note, for each class, its first image that is told rightly, or its first until then, in place."""
+    """Store, for each class, its first correctly classified image, or its first one, in place."""
     for label in np.unique(labels).tolist():
         if samples.get(label, (False, 0))[0]:
             continue
         of_class = labels == label
-        if (of_class & right).any():
-            samples[label] = True, int(rows[np.argmax(of_class & right)])
+        if (of_class & correct).any():
+            samples[label] = True, int(rows[np.argmax(of_class & correct)])
         else:
             samples.setdefault(label, (False, int(rows[np.argmax(of_class)])))

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softmax_cli.checkpoint import Checkpoint, describe
-from softmax_cli.data.catalog import CATALOG, compared, usual_accuracy
+from softmax_cli.data.catalog import CATALOG, compare_accuracy, usual_accuracy
 from softmax_cli.data.dataset import Dataset
-from softmax_cli.features import evidence_of, prepare
+from softmax_cli.features import evidence_of
 from softmax_cli.report import pictures
 from softmax_cli.report.charts import reliability_diagram, training_curves
 from softmax_cli.report.findings import Findings
@@ -63,7 +63,8 @@ def render(checkpoint: Checkpoint, data: Dataset, findings: Findings) -> str:
         mistakes=pictures.of_mistakes(findings, data),
         board=why_no_board,
         sliders=min(SLIDERS, len(checkpoint.class_names)),
-        adds_up=checkpoint.state.features.projection is None,
+        adds_up=not checkpoint.state.features.vector_stages,
+        redrawn=bool(checkpoint.state.features.image_stages),
     )
 
 
@@ -113,7 +114,7 @@ def _about(checkpoint: Checkpoint, data: Dataset, findings: Findings) -> dict[st
     """Return what was trained on what, how, and whether the result is as usual."""
     meta, features = describe(checkpoint), checkpoint.state.features
     known = CATALOG.get(data.name)
-    usual = usual_accuracy(data.name, data.digest, features.kind, features.dimension)
+    usual = usual_accuracy(data.digest, data.split_digest, checkpoint.config.features, features.dimension)
     is_other = data.digest != checkpoint.digest
     run = meta["run"]
     versions = run.get("versions", {})
@@ -131,7 +132,7 @@ def _about(checkpoint: Checkpoint, data: Dataset, findings: Findings) -> dict[st
             (key, value) for key, value in meta["config"].items() if key != "dataset" and value is not None
         ],
         "reference": None if is_other else usual,
-        "verdict": compared(findings.scores.accuracy, usual) if usual else None,
+        "verdict": compare_accuracy(findings.scores.accuracy, usual) if usual else None,
         "images": findings.scores.images,
     }
 
@@ -168,10 +169,9 @@ def _confusion(findings: Findings, cells: dict[str, list[Any]]) -> list[list[dic
 def _why_no_board(checkpoint: Checkpoint, data: Dataset) -> str | None:
     """Return why the board is not in the page, or None where it is."""
     state = checkpoint.state
-    if state.features.projection is not None:
+    if not all(stage.in_browser for stage in state.features.stages):
         return (
-            f"This model weighs {state.features.title}, and their projection, "
-            f"{state.features.projection.nbytes / 1e6:,.0f} MB, is too large for a page. "
+            f"The features of this model are {state.features.title}, which the page does not compute. "
             "Models of pixels, deskewed or not, have a board."
         )
     size = state.model.weights.nbytes + len(checkpoint.class_names) * data.images[0].nbytes
@@ -185,12 +185,12 @@ def _page_data(checkpoint: Checkpoint, data: Dataset, findings: Findings, has_bo
     state = checkpoint.state
     images = np.stack([np.asarray(data.images[index]) for index in findings.samples])
     atlas, cells = pictures.atlas(findings, data)
-    first = evidence_of(state.model, state.features, prepare(state.features, images[:1]))[0]
+    first = evidence_of(state.model, state.features, state.features.redraw(images[:1]))[0]
     return {
         "classes": checkpoint.class_names,
         "shape": checkpoint.image_shape,
         "preparation": checkpoint.preparation,
-        "deskewed": state.features.deskewed,
+        "imageStages": checkpoint.config.stages[: len(state.features.image_stages)],
         "weights": _base64(state.model.weights.astype("<f4")) if has_board else None,
         "bias": state.model.bias.tolist(),
         "samples": [

@@ -38,7 +38,7 @@ def of_classes(state: State, findings: Findings) -> list[dict[str, Any]]:
         one: dict[str, Any] = {"class": index, "mean": None, "weights": None}
         if images[index]:
             one["mean"] = encode_png(np.rint(mean).astype(np.uint8))
-        if state.features.projection is None:
+        if not state.features.vector_stages:
             one["weights"] = encode_png(signed_pixels(state.model.weights[:, index].reshape(shape) / scale))
         room -= sum(len(one[kind] or b"") for kind in ("mean", "weights"))
         if room < 0:

@@ -1,1 +1,4 @@
-"""The ways to minimise the loss, each a module whose `solve` yields a step for each epoch."""
+"""Solvers: each is a module with `solve`, which yields a step for each epoch, and `memory`.
+
+The registry is `softmax_cli.config.SOLVERS`, with the facts that the rest of the package has to know.
+"""

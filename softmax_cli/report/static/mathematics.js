@@ -1,5 +1,5 @@
 "use strict";
-// What the model computes: softmax_cli/model.py, features.py and deskew.py again, for one image.
+// The mathematics of the model for one image, as in softmax_cli/model.py and softmax_cli/features/.
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const [ROWS, COLS] = DATA.shape;
@@ -24,23 +24,25 @@ function softmax(z) {
   return e.map((value) => value / sum);
 }
 
-// What each pixel says for class k: weight times intensity.
+// The contribution of each pixel to the evidence for class k: weight times intensity.
 function contributions(image, k) {
   return Float64Array.from(image, (value, p) => (WEIGHTS[p * CLASSES.length + k] * value) / 255);
 }
 
-// The evidence for every class: the bias, and what all pixels say.
+// The evidence for every class: its bias plus the contributions of all pixels.
 function evidence(image) {
   return CLASSES.map((_, k) => contributions(image, k).reduce((a, b) => a + b, DATA.bias[k]));
 }
 
-// The image as the model weighs it: upright where it was trained on upright ones.
+// The feature stages that redraw an image.
+const STAGES = { deskew };
+
+// The image after the feature stages.
 function prepared(image) {
-  return DATA.deskewed ? deskew(image, ROWS, COLS) : image;
+  return DATA.imageStages.reduce((drawn, name) => STAGES[name](drawn, ROWS, COLS), image);
 }
 
-// The image sheared by its moments until it stands upright, its centre of mass in the middle: to the bit
-// what deskew.py does, which is why sums are whole numbers and interpolation is in float32 (Math.fround).
+// The image sheared by its moments, with its centre of mass in the middle, as in features/deskew.py.
 function deskew(image, rows, cols) {
   const middleRow = Math.floor(rows / 2), middleCol = Math.floor(cols / 2);
   let mass = 0, row = 0, col = 0, squares = 0, products = 0;

@@ -12,23 +12,33 @@ from typing import Any
 import click
 
 from softmax_cli import __version__
-from softmax_cli.commands.terminal import escape, escape_lines
-from softmax_cli.commands.threads import use_threads
+from softmax_cli.cli.terminal import escape, escape_lines
+from softmax_cli.cli.threads import use_threads
 from softmax_cli.errors import ConfigError, DownloadError, OutputError, SoftmaxError, reason
 
 COMMANDS = {
-    "download": "Download mnist or fashion-mnist into the cache and check it.",
-    "train": "Train a softmax regression and save it after every epoch.",
-    "eval": "Judge a model: its accuracy, loss and confusions.",
-    "predict": "Say what a PNG or JPEG picture of any size shows.",
-    "report": "Write one HTML page that shows what a model learned, where it errs, and lets one draw.",
-    "info": "Say what is in a checkpoint, and how it was trained.",
+    "download": "Download mnist or fashion-mnist into the cache and verify it.",
+    "train": "Train softmax regression and save a checkpoint after every epoch.",
+    "eval": "Evaluate a model: accuracy, loss and confusion matrix.",
+    "predict": "Classify PNG or JPEG pictures of any size.",
+    "report": "Write an HTML page about a model: scores, mistakes, weights, a board to draw on.",
+    "info": "Describe a checkpoint, or a data set.",
 }
-"""The commands, in the order in which one meets them, with the first sentence of their help."""
+"""The commands, in the order in which they are used, with the first sentence of their help."""
+
+
+SYNONYMS = {
+    "--lr": "--learning-rate",
+    "--data": "--dataset or --data-dir",
+    "--model": "--checkpoint",
+    "--regularization": "--l2",
+    "--weight-decay": "--l2",
+}
+"""Options of other programs, and what they are called here."""
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are named, and whose errors become exit codes."""
+    """A group that imports a command when it is used, and turns errors into exit codes."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the commands."""
@@ -40,16 +50,16 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """Import and return a command, or None where there is none of that name."""
+        """Import and return a command, or None if there is none of that name."""
         if name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"softmax_cli.commands.{name}").command
+        command: click.Command = import_module(f"softmax_cli.cli.{name}").command
         return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command that is named first, or suggest the one that is nearly named."""
+        """Return the command that the first argument names, or suggest a similar one."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             from difflib import get_close_matches
 
@@ -59,37 +69,40 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command: 1 for a failure, 2 for wrong usage, 130 and 143 when a signal stops it."""
-        from softmax_cli.commands.messages import log_to_stderr
+        """Run a command; exit with 1 if it fails, 2 for wrong usage, 130 or 143 after a signal."""
+        from softmax_cli.cli.messages import log_to_stderr
 
-        if sys.stderr is None:  # closed: what would be said is lost, what is done is not
+        if sys.stderr is None:  # closed: messages are lost, but the work is done
             sys.stderr = open(os.devnull, "w")  # noqa: SIM115
         try:
             if sys.stdout is None:
                 raise OutputError("there is no standard output to write the result to")
             with log_to_stderr(), _exit_on_sigterm():
                 result = super().invoke(ctx)
-                sys.stdout.flush()  # here, where a failure can still be reported
+                sys.stdout.flush()  # a failure can still be reported here
                 return result
+        except click.NoSuchOption as error:
+            if error.option_name not in SYNONYMS:
+                raise
+            hint = f"No such option '{error.option_name}'. Did you mean {SYNONYMS[error.option_name]}?"
+            raise click.NoSuchOption(error.option_name, hint, ctx=error.ctx) from error
         except SoftmaxError as error:
             _print_error(error)
             ctx.exit(2 if isinstance(error, ConfigError) else 1)
         except KeyboardInterrupt:
             ctx.exit(128 + signal.SIGINT)
         except OSError as error:
-            if error.filename or error.errno == errno.EPIPE:  # a bug; a reader that left, which click handles
+            if error.filename or error.errno == errno.EPIPE:  # a bug, or a closed pipe, which click handles
                 raise
             _print_error(OutputError(f"cannot write the result: {reason(error)}"))
-            os.dup2(
-                os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-            )  # what is buffered has no place to go
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # discards what is buffered
             ctx.exit(1)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="softmax", message="%(prog)s %(version)s")
+@click.version_option(__version__, "-V", "--version", prog_name="softmax", message="%(prog)s %(version)s")
 def main() -> None:
-    """Train, judge and use softmax regression on MNIST and data sets like it.
+    """Train, evaluate and use softmax regression on MNIST and similar data sets.
 
     \b
     Example:
@@ -108,13 +121,13 @@ def _print_error(error: SoftmaxError) -> None:
         import traceback
 
         traceback.print_exception(error)
-    show = escape_lines if isinstance(error, DownloadError) else escape  # that one has a line for each mirror
+    show = escape_lines if isinstance(error, DownloadError) else escape  # it has a line for each mirror
     click.echo(f"error: {show(str(error))}", err=True)
 
 
 @contextmanager
 def _exit_on_sigterm() -> Iterator[None]:
-    """Make SIGTERM unwind the program, so that temporaries are removed, and exit with 143."""
+    """Exit with 143 on SIGTERM, after the temporary files are removed."""
 
     def leave(number: int, frame: object) -> None:
         sys.exit(128 + number)

@@ -1,4 +1,4 @@
-"""Stopping a training run without losing it."""
+"""Signals that stop a training run without losing work."""
 
 import signal
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Stop:
-    """Which signal asked to stop; 0 while none has."""
+    """The number of the signal that asked to stop; 0 if none did."""
 
     number: int = 0
 
@@ -18,7 +18,7 @@ class Stop:
 
 @contextmanager
 def graceful_stop() -> Iterator[Stop]:
-    """Yield a `Stop` that the first SIGINT or SIGTERM fills in; a second one stops at once."""
+    """Yield a `Stop` that the first SIGINT or SIGTERM sets; a second signal stops at once."""
     stop = Stop()
 
     def ask(number: int, frame: object) -> None:

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from softmax_cli.commands import options
-from softmax_cli.commands.terminal import bars, escape, half_blocks, signed_picture, signs_of, table
-from softmax_cli.errors import CheckpointError
+from softmax_cli.cli import options
+from softmax_cli.cli.terminal import bars, escape, half_blocks, signed_picture, signs_of, table
 
 if TYPE_CHECKING:
-    from softmax_cli.checkpoint import Checkpoint
+    from softmax_cli.classifier import Classifier, Prediction
     from softmax_cli.image import Prepared
 
 log = logging.getLogger(__name__)
@@ -29,17 +28,15 @@ log = logging.getLogger(__name__)
     metavar="K",
     default=1,
     show_default=True,
-    help="Name the K most probable classes.",
+    help="Print the K most probable classes.",
 )
 @click.option(
     "--invert/--no-invert",
     default=None,
-    help="The picture is dark on light, or it is not; else its border tells.",
+    help="Force dark-on-light or light-on-dark. Default: detect from the picture.",
 )
-@click.option("--show", is_flag=True, help="Show the image that the model saw, and what was done to get it.")
-@click.option(
-    "--explain", is_flag=True, help="Take the evidence apart: what speaks for the answer, and against."
-)
+@click.option("--show", is_flag=True, help="Show the image that the model saw, and how it was prepared.")
+@click.option("--explain", is_flag=True, help="Show the evidence for and against the answer, by pixel.")
 @options.as_json
 def command(
     images: tuple[Path, ...],
@@ -50,76 +47,45 @@ def command(
     explain: bool,
     as_json: bool,
 ) -> None:
-    """Say what a PNG or JPEG picture of any size shows.
+    """Classify PNG or JPEG pictures of any size.
 
     \b
     Example:
       softmax predict digit.png --show
     """
+    from softmax_cli.classifier import describe_prediction
     from softmax_cli.errors import ImageError
 
-    model = options.load_checkpoint(checkpoint)
+    classifier = options.load_classifier(checkpoint)
     results, failed = [], False
     for path in images:
         try:
-            prepared = _prepare(model, path, invert)
+            prediction = classifier.predict_picture(path, invert)
         except ImageError as error:
             log.error("%s", error, exc_info=True)
             failed = True
             continue
-        for doubt in prepared.warnings:
-            log.warning("%s: %s", path, doubt)
-        result = _predict(model, path, prepared)
+        for warning in prediction.prepared.warnings:
+            log.warning("%s: %s", path, warning)
+        result = describe_prediction(path, prediction)
         if explain:
-            result["explanation"] = _explain(model, prepared)
+            result["explanation"] = _explain(classifier, prediction)
         results.append(result)
         if not as_json:
-            click.echo(_text(result, prepared, top, show, alone=len(images) == 1))
+            click.echo(_text(result, prediction.prepared, top, show, alone=len(images) == 1))
     if as_json:
         click.echo(json.dumps(results))
     if failed:
         raise SystemExit(1)
 
 
-def _prepare(model: "Checkpoint", path: Path, invert: bool | None) -> "Prepared":
-    """Return the picture as the model sees it: drawn as its data set is, and deskewed where it wants that."""
-    from softmax_cli import features, image
-
-    drawn = image.prepare(path, model.image_shape, model.preparation, invert)
-    if not model.state.features.deskewed:
-        return drawn
-    upright = features.prepare(model.state.features, drawn.image[None])[0]
-    return drawn._replace(image=upright, steps=(*drawn.steps, "deskewed"))
-
-
-def _predict(model: "Checkpoint", path: Path, prepared: "Prepared") -> dict[str, Any]:
-    from softmax_cli.features import evidence_of
-    from softmax_cli.model import softmax
-
-    z = evidence_of(model.state.model, model.state.features, prepared.image[None])
-    if not math.isfinite(float(z.sum())):
-        raise CheckpointError(
-            "the weights are so large that their evidence is not finite; train the model anew"
-        )
-    shares = softmax(z.astype(float))[0].tolist()
-    probabilities = dict(zip(model.class_names, shares, strict=True))
-    best = max(probabilities, key=lambda name: probabilities[name])
-    return {
-        "image": str(path),
-        "class": best,
-        "probability": probabilities[best],
-        "probabilities": probabilities,
-        "steps": list(prepared.steps),
-    }
-
-
 def _text(result: dict[str, Any], prepared: "Prepared", top: int, show: bool, alone: bool) -> str:
-    """Return the answer in a line, and around it what was asked to be shown."""
+    """Return the answer in a line, with what else was asked for."""
     ranked = sorted(result["probabilities"].items(), key=lambda item: -item[1])[:top]
     answer = ", ".join(f"{escape(name)} ({100 * share:.1f} %)" for name, share in ranked)
     lines = [f"{escape(result['image'])}: {answer}"]
     if show:
-        lines = [half_blocks(prepared.image), "what was done: " + ", ".join(result["steps"]), *lines]
+        lines = [half_blocks(prepared.image), "preparation: " + ", ".join(result["steps"]), *lines]
     if "explanation" in result:
         lines += ["", _explanation(result["explanation"], result["probabilities"], prepared)]
     elif alone and sys.stdout.isatty():
@@ -127,12 +93,10 @@ def _text(result: dict[str, Any], prepared: "Prepared", top: int, show: bool, al
     return "\n".join(lines)
 
 
-def _explain(model: "Checkpoint", prepared: "Prepared") -> dict[str, Any]:
-    """Return why the model takes the image for what it does, as plain values."""
-    from softmax_cli.explanation import explain
-
-    found = explain(model.state.model, model.state.features, prepared.image)
-    names = model.class_names
+def _explain(classifier: "Classifier", prediction: "Prediction") -> dict[str, Any]:
+    """Return the explanation of a prediction, as plain values."""
+    found = classifier.explain(prediction)
+    names = classifier.class_names
     return {
         "class": names[found.winner],
         "rather_than": names[found.runner_up],
@@ -140,13 +104,13 @@ def _explain(model: "Checkpoint", prepared: "Prepared") -> dict[str, Any]:
         "bias_difference": found.bias_difference,
         "evidence": dict(zip(names, found.evidence.tolist(), strict=True)),
         "bias": dict(zip(names, found.bias.tolist(), strict=True)),
-        "features": model.state.features.title,
+        "features": classifier.checkpoint.state.features.title,
         "contributions" if found.adds_up else "gradient": found.pixels.tolist(),
     }
 
 
 def _explanation(found: dict[str, Any], probabilities: dict[str, float], prepared: "Prepared") -> str:
-    """Return what `--explain` shows: the evidence for every class, and why the best beats the next."""
+    """Return what `--explain` shows: the evidence for each class, and for the best against the next."""
     import numpy as np
 
     winner, runner_up = escape(found["class"]), escape(found["rather_than"])
@@ -161,14 +125,14 @@ def _explanation(found: dict[str, Any], probabilities: dict[str, float], prepare
     if "contributions" in found:
         legend = (
             f"{signs}\n"
-            f"pixels for {winner} rather than {runner_up}: {values[values > 0].sum():+.2f}\n"
-            f"pixels against it: {values[values < 0].sum():+.2f}\n"
+            f"pixels for {winner} against {runner_up}: {values[values > 0].sum():+.2f}\n"
+            f"pixels for {runner_up} against {winner}: {values[values < 0].sum():+.2f}\n"
             f"difference of the biases: {found['bias_difference']:+.2f}"
         )
     else:
         legend = (
-            f"The model weighs {found['features']}, so that pixels do not add up to evidence.\n"
-            f"Shown is the gradient, what more ink would do: {signs}"
+            f"The features are {found['features']}, so that the evidence is not a sum over pixels.\n"
+            f"Shown is the gradient, the effect of more ink: {signs}"
         )
     return "\n".join(
         [
@@ -177,14 +141,14 @@ def _explanation(found: dict[str, Any], probabilities: dict[str, float], prepare
             signed_picture(prepared.image, values),
             "",
             legend,
-            f"{winner} rather than {runner_up}: {found['difference']:+.1f} of evidence, "
+            f"{winner} against {runner_up}: difference of evidence {found['difference']:+.1f}, "
             f"odds {odds(found['difference'])} to 1",
         ]
     )
 
 
 def odds(difference: float) -> str:
-    """Return e to the difference of two evidences, with the two digits that can be believed."""
+    """Return the odds for a difference of evidence, e to its power, with two significant digits."""
     value = math.exp(min(difference, 700))
     if value < 10:
         return f"{value:.1f}"

@@ -1,6 +1,7 @@
-"""What a terminal can show: escaped names, tables, bars, and images in half-block characters."""
+"""Text for a terminal: escaped names, tables, bars, and images in half-block characters."""
 
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -19,29 +20,49 @@ BLUES, REDS = (17, 18, 20, 26, 33, 75), (52, 88, 124, 160, 196, 203)
 
 
 def escape(text: str) -> str:
-    """Return text with control characters escaped: names come from anywhere."""
+    """Return text with control characters escaped; names are not trusted."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def escape_lines(message: str) -> str:
-    """Return a message of the program's own lines, with what else could disturb a terminal escaped."""
+    """Return a message of several lines with all other control characters escaped."""
     return "\n".join(map(escape, message.split("\n")))
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return an aligned table: the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None) -> str:
+    """Return a table with the first column aligned left and the others aligned right.
+
+    If it is wider than `width`, by default that of the terminal (80 if there is none), the columns are
+    divided into several tables that repeat the first column.
+    """
+    columns = list(zip(header, *rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    width = width or (shutil.get_terminal_size().columns if sys.stdout.isatty() else 80)
+    groups: list[list[int]] = [[]]
+    room = width - widths[0]
+    for index in range(1, len(columns)):
+        room -= 2 + widths[index]
+        if room < 0 and groups[-1]:
+            groups.append([])
+            room = width - widths[0] - 2 - widths[index]
+        groups[-1].append(index)
+    return "\n\n".join(_aligned([columns[i] for i in (0, *group)]) for group in groups)
+
+
+def _aligned(columns: Sequence[Sequence[str]]) -> str:
+    """Return columns as lines, the first aligned left and the others aligned right."""
+    widths = [max(map(len, column)) for column in columns]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if not index else cell.rjust(width)
+            cell.rjust(width) if index else cell.ljust(width)
             for index, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
-        for row in (header, *rows)
+        for row in zip(*columns, strict=True)
     )
 
 
 def bars(shares: dict[str, float]) -> str:
-    """Return a bar for each name, as long as its share of 1."""
+    """Return a bar for each name, whose length is proportional to its fraction of 1."""
     width = max(map(len, shares))
     full = "█" if _can_print("█") else "#"
     return "\n".join(
@@ -53,7 +74,7 @@ def bars(shares: dict[str, float]) -> str:
 def half_blocks(image: "NDArray[np.uint8]") -> str:
     """Return a uint8 image (rows, cols) as text, two rows a line.
 
-    In greys where stdout is a terminal with colour, else in two tones, white from 128 on.
+    In shades of grey if stdout is a terminal with colour, else in two tones, white from 128 on.
     """
     import numpy as np
 
@@ -68,9 +89,9 @@ def half_blocks(image: "NDArray[np.uint8]") -> str:
 
 
 def signed_picture(image: "NDArray[np.uint8]", values: "NDArray[np.float64]") -> str:
-    """Return an image (rows, cols) as text, with what speaks for in blue and what speaks against in red.
+    """Return an image (rows, cols) as text, positive values in blue and negative values in red.
 
-    Without colour, a character a pixel: ``+`` and ``-``, ``.`` where ink says little, nothing elsewhere.
+    Without colour, one character per pixel: ``+`` and ``-``, ``.`` for ink with little effect, else a space.
     """
     import numpy as np
 
@@ -87,16 +108,18 @@ def signed_picture(image: "NDArray[np.uint8]", values: "NDArray[np.float64]") ->
 
 
 def signs_of(winner: str, runner_up: str) -> str:
-    """Return what the colours, or the signs, of `signed_picture` mean."""
+    """Return the legend of `signed_picture`."""
     marks = ("blue", "red", "grey") if _has_colour() else ("+", "-", ".")
-    return f"{marks[0]} for {winner}, {marks[1]} for {runner_up}, {marks[2]} says little"
+    return f"{marks[0]} for {winner}, {marks[1]} for {runner_up}, {marks[2]} little effect"
 
 
 def _tinted(image: "NDArray[np.uint8]", strength: "NDArray[np.float64]") -> "NDArray[np.int64]":
-    """Return a colour for each pixel: blue or red by its strength in [-1, 1], else the grey of the image."""
+    """Return a colour per pixel: blue or red by its strength in [-1, 1], else the grey of the image."""
     import numpy as np
 
-    steps = np.ceil(len(BLUES) * np.sqrt(np.abs(strength))).astype(int) - 1  # the root shows weak ones, too
+    steps = (
+        np.ceil(len(BLUES) * np.sqrt(np.abs(strength))).astype(int) - 1
+    )  # the root makes weak values visible
     tint = np.where(strength > 0, np.take(BLUES, steps), np.take(REDS, steps))
     greys = BLACK + image.astype(np.int64) * 24 // 256
     return np.where(np.abs(strength) > 1 / 100, tint, greys)

@@ -1,4 +1,4 @@
-"""Progress bars on stderr; where that is no terminal, a line now and then."""
+"""Progress bars on stderr, if it is a terminal."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -7,14 +7,14 @@ from typing import Any
 
 
 def on_terminal() -> bool:
-    """Tell whether stderr shows a bar as one."""
+    """Return whether stderr is a terminal that can show a bar."""
     import os
 
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def download_bars() -> Callable[[str, int, int], None] | None:
-    """Return a function that shows, for each file, how much of it is there; None off a terminal."""
+    """Return a function that shows a bar for each file; None if stderr is not a terminal."""
     if not on_terminal():
         return None
     bars: dict[str, Any] = {}
@@ -23,7 +23,9 @@ def download_bars() -> Callable[[str, int, int], None] | None:
         from tqdm import tqdm
 
         if name not in bars:
-            bars[name] = tqdm(total=size, desc=name, unit="B", unit_scale=True, file=sys.stderr)
+            bars[name] = tqdm(
+                total=size, desc=name, unit="B", unit_scale=True, file=sys.stderr, dynamic_ncols=True
+            )
         bars[name].update(done - bars[name].n)
         if done >= size:
             bars[name].close()
@@ -33,7 +35,7 @@ def download_bars() -> Callable[[str, int, int], None] | None:
 
 @contextmanager
 def work_bar(size: int, name: str) -> Iterator[Any]:
-    """Yield a bar over work of that size; it shows nothing off a terminal, nor where it is soon done."""
+    """Yield a bar over work of that size; it is hidden off a terminal and for work of less than 0.5 s."""
     from tqdm import tqdm
 
     with tqdm(
@@ -44,12 +46,17 @@ def work_bar(size: int, name: str) -> Iterator[Any]:
 
 @contextmanager
 def training_bar(steps: int, done: int, quiet: bool) -> Iterator[Any]:
-    """Yield a bar over all steps of a run, `done` of them behind it; it shows nothing off a terminal."""
+    """Yield a bar over all steps of a run, of which `done` are finished; it is hidden off a terminal."""
     from tqdm import tqdm
 
-    hidden = quiet or not on_terminal()
-    look = "{desc} {bar:10} {percentage:3.0f} %, {remaining} left{postfix}"
+    look = "training {bar} {percentage:3.0f} %, {remaining} left"
     with tqdm(
-        total=steps, initial=done, desc="training", bar_format=look, file=sys.stderr, disable=hidden
+        total=steps,
+        initial=done,
+        bar_format=look,
+        file=sys.stderr,
+        disable=quiet or not on_terminal(),
+        dynamic_ncols=True,
+        leave=False,
     ) as bar:
         yield bar

@@ -1,4 +1,4 @@
-"""What the library logs, shown on stderr."""
+"""Messages that the library logs, shown on stderr."""
 
 import logging
 import os
@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 import click
 
-from softmax_cli.commands.terminal import escape
+from softmax_cli.cli.terminal import escape
 
 
 class _StderrHandler(logging.Handler):
-    """Prints what the library logs, warnings marked as such, without breaking a progress bar."""
+    """Prints log messages, with the level of warnings and errors, without breaking a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.exc_info and os.environ.get("SOFTMAX_DEBUG") == "1":
@@ -21,6 +21,8 @@ class _StderrHandler(logging.Handler):
             traceback.print_exception(record.exc_info[1])
         mark = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
         text = mark + escape(record.getMessage())
+        if sys.stdout is not None:
+            sys.stdout.flush()  # or what was printed before would appear after the message
         if "tqdm" in sys.modules:
             from tqdm import tqdm
 
@@ -31,7 +33,7 @@ class _StderrHandler(logging.Handler):
 
 @contextmanager
 def log_to_stderr() -> Iterator[None]:
-    """Show what the library logs, from INFO on, while the block runs."""
+    """Show the messages that the library logs, from level INFO on, while the block runs."""
     log = logging.getLogger("softmax_cli")
     handler = _StderrHandler()
     log.addHandler(handler)

@@ -1,30 +1,27 @@
 """`softmax report`."""
 
 import json
-import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from softmax_cli.commands import options
-from softmax_cli.commands.terminal import escape
+from softmax_cli.cli import options
+from softmax_cli.cli.terminal import escape
 from softmax_cli.errors import ConfigError
 
 if TYPE_CHECKING:
-    from softmax_cli.checkpoint import Checkpoint
+    from softmax_cli.classifier import Classifier
     from softmax_cli.data.dataset import Dataset
     from softmax_cli.report.findings import Findings
 
-log = logging.getLogger(__name__)
-
 DOCTYPE = b"<!doctype html>"
-"""What every report begins with."""
+"""How every report begins."""
 
 
 @click.command()
-@options.checkpoint
+@options.model
 @options.dataset
 @click.option(
     "--output",
@@ -32,7 +29,7 @@ DOCTYPE = b"<!doctype html>"
     type=click.Path(path_type=Path),
     default=Path("report.html"),
     show_default=True,
-    help="Where the page goes.",
+    help="HTML file to write.",
 )
 @options.data
 @options.as_json
@@ -44,24 +41,25 @@ def command(
     offline: bool,
     as_json: bool,
 ) -> None:
-    """Write one HTML page that shows what a model learned, where it errs, and lets one draw.
+    """Write an HTML page about a model: scores, mistakes, weights, a board to draw on.
 
-    The page asks nobody for anything: it can be mailed, printed, and opened offline. The board to draw on
-    is for models of pixels, deskewed or not.
+    The page is one file that loads nothing else: it can be mailed, printed and opened offline. The board is
+    available for models of pixels, deskewed or not.
 
     \b
     Example:
       softmax report --output digits.html
     """
+    from softmax_cli.evaluation import load_evaluation_data
     from softmax_cli.files import atomic_write, check_replaces, check_writable
 
     _check_extra()
-    model = options.load_checkpoint(checkpoint)
+    classifier = options.load_classifier(checkpoint)
     check_writable(output)
     check_replaces(output, DOCTYPE, "report", "--output")
-    data = options.load_data(model, dataset, "test", options.make_source(data_dir, offline))
-    options.check_fit(model, data, checkpoint)
-    page = _render(model, data, _find(model, data)).encode()
+    source = options.make_source(data_dir, offline)
+    data = load_evaluation_data(classifier, dataset, "test", source, checkpoint)
+    page = _render(classifier, data, _find(classifier, data)).encode()
     with atomic_write(output) as file:
         file.write(page)
     if as_json:
@@ -71,32 +69,31 @@ def command(
 
 
 def _check_extra() -> None:
-    """Raise `ConfigError` that names the extra where what draws the page is missing."""
+    """Raise `ConfigError` that names the extra if a package that draws the page is missing."""
     from importlib.util import find_spec
 
     missing = [name for name in ("matplotlib", "jinja2") if find_spec(name) is None]
     if missing:
         raise ConfigError(
-            f"the report needs {' and '.join(missing)}: the extra [report]; "
-            "install it with: pip install matplotlib jinja2"
+            f"the report needs {' and '.join(missing)}, which the extra [report] installs: "
+            "pip install 'softmax-regression[report]'"
         )
 
 
-def _find(model: "Checkpoint", data: "Dataset") -> "Findings":
-    """Judge the model on all images, with a bar that says how far it is."""
-    import numpy as np
+def _find(classifier: "Classifier", data: "Dataset") -> "Findings":
+    """Return the findings on all images, and show the progress."""
+    from softmax_cli.cli.progress import work_bar
+    from softmax_cli.report.findings import find_mistakes
 
-    from softmax_cli.commands.progress import work_bar
-    from softmax_cli.report.findings import find
-
-    with work_bar(len(data), "judging") as bar:
-        return find(model.state, data, np.arange(len(data)), bar.update)
+    with work_bar(len(data), "evaluating") as bar:
+        return find_mistakes(classifier, data, bar.update)
 
 
-def _render(model: "Checkpoint", data: "Dataset", findings: "Findings") -> str:
-    """Return the page, with names that cannot drive whatever shows them."""
+def _render(classifier: "Classifier", data: "Dataset", findings: "Findings") -> str:
+    """Return the page, with control characters in names escaped."""
     from softmax_cli.report.page import render
 
+    model = classifier.checkpoint
     names = tuple(map(escape, model.class_names))
     versions = {escape(name): escape(text) for name, text in model.run.get("versions", {}).items()}
     run = model.run | {"versions": versions}

@@ -1,0 +1,96 @@
+"""Share work between cores: ordered maps and ordered sums over fixed parts.
+
+Work is cut into parts that depend on its size alone, and partial results are used in the order of the
+parts, so that no result depends on the number of cores. Threads help where a function spends its time in
+numpy, which releases the interpreter lock.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from softmax_cli.errors import ConfigError
+
+VARIABLE = "SOFTMAX_THREADS"
+"""Environment variable with the largest number of cores to use."""
+
+PART = 2048
+"""Smallest number of rows in a part, except for the last one."""
+
+PARTS = 64
+"""Largest number of parts. Enough for many cores, few enough to send the sums over a network."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def cores() -> int:
+    """Return the number of cores to use: those that the system grants, or fewer if `VARIABLE` says so.
+
+    Raises:
+        ConfigError: The variable is not a positive whole number.
+    """
+    granted = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = os.environ.get(VARIABLE) or str(granted)
+    if not (limit.isascii() and limit.isdigit() and len(limit) < 10 and int(limit)):
+        raise ConfigError(f"{VARIABLE} must be a whole number above 0, not {limit!r}")
+    return min(int(limit), granted)
+
+
+def partition(n: int) -> list[slice]:
+    """Return consecutive slices that cover ``range(n)``; they depend on `n` alone."""
+    size = max(PART, -(-n // PARTS))
+    return [slice(begin, min(begin + size, n)) for begin in range(0, n, size)]
+
+
+def map_ordered(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None
+) -> Iterator[Result]:
+    """Yield ``function(item)`` for each item, in order, computed a few items ahead on `workers` threads.
+
+    The default number of threads is `cores()`. At most two results more than there are threads exist at a
+    time.
+    """
+    items = list(items)
+    count = min(workers or cores(), len(items))
+    if count < 2:
+        yield from map(function, items)
+        return
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    pending: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(count) as executor:
+        try:
+            for item in items:
+                pending.append(executor.submit(function, item))
+                if len(pending) > count + 1:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def for_each(function: Callable[[Item], None], items: Iterable[Item], workers: int | None = None) -> None:
+    """Call the function on every item, on `workers` threads (default: `cores()`)."""
+    for _ in map_ordered(function, items, workers):
+        pass
+
+
+def map_sum(
+    function: Callable[[slice], Any],
+    parts: Iterable[slice],
+    on_part: Callable[[slice], None] = lambda part: None,
+) -> Any:
+    """Return the sum of ``function(part)`` over the parts, added in the order of the parts.
+
+    `on_part` is called on this thread after each part; an exception that it raises ends the work.
+    """
+    parts = list(parts)
+    total = None
+    for part, result in zip(parts, map_ordered(function, parts), strict=True):
+        total = result if total is None else total + result
+        on_part(part)
+    return total

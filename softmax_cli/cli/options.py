@@ -1,0 +1,146 @@
+"""Options that several commands share."""
+
+import functools
+import logging
+from collections.abc import Callable
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from softmax_cli.config import DEFAULT_CHECKPOINT, TrainConfig, option_name
+
+if TYPE_CHECKING:
+    from softmax_cli.classifier import Classifier
+    from softmax_cli.data.download import Source
+
+log = logging.getLogger(__name__)
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
+
+mirror = click.option(
+    "--mirror",
+    "mirrors",
+    metavar="URL",
+    multiple=True,
+    help="Base URL of a mirror to try first; may be repeated.",
+)
+
+checkpoint = click.option(
+    "--checkpoint",
+    "-c",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_CHECKPOINT,
+    show_default=True,
+    envvar="SOFTMAX_CHECKPOINT",
+    help="Checkpoint of the model; also set by SOFTMAX_CHECKPOINT.",
+)
+
+
+def model(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the checkpoint of the model, as the argument MODEL or the option --checkpoint."""
+
+    @functools.wraps(function)
+    def command(model: Path | None, checkpoint: Path, **rest: Any) -> Any:
+        source = click.get_current_context().get_parameter_source("checkpoint")
+        if model and source is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError("Give the model as an argument or with --checkpoint, not both.")
+        return function(checkpoint=model or checkpoint, **rest)
+
+    argument = click.argument("model", required=False, type=click.Path(path_type=Path))
+    return argument(checkpoint(command))
+
+
+dataset = click.option(
+    "--dataset",
+    metavar="NAME",
+    help="Name or path of a data set; by default, the one that the model was trained on.",
+)
+
+_data_dir = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Folder of the cache, instead of SOFTMAX_CACHE_DIR or the user's cache folder.",
+)
+_offline = click.option("--offline", is_flag=True, help="Use local files only.")
+
+
+def data(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options for the source of data sets."""
+    return _data_dir(_offline(function))
+
+
+def training(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add an option for each field of `TrainConfig`, with its help and limits."""
+    for item in reversed(fields(TrainConfig)):
+        kind: Any = item.type
+        if "choices" in item.metadata:
+            kind = click.Choice(tuple(item.metadata["choices"]))
+        name = option_name(item.name)
+        function = click.option(
+            f"--{name}/--no-{name}" if kind is bool else f"--{name}",
+            item.name,
+            type=kind,
+            default=None,  # not given; the help shows the default
+            help=_help(item),
+            hidden=item.metadata.get("hidden", False),
+        )(function)
+    return function
+
+
+def _help(item: "Field[Any]") -> str:
+    """Return the help of a field, with its default unless it is a flag that is off."""
+    text = str(item.metadata["help"])
+    return text if item.default is False else f"{text}  [default: {item.metadata.get('shown', item.default)}]"
+
+
+def make_source(
+    data_dir: Path | None, offline: bool, mirrors: tuple[str, ...] = (), quiet: bool = False
+) -> "Source":
+    """Return the source of data sets that the options of `data` and `mirror` describe."""
+    from softmax_cli.cli.progress import download_bars
+    from softmax_cli.data.cache import cache_folder
+    from softmax_cli.data.download import Source
+
+    return Source(data_dir or cache_folder(), offline, mirrors, None if quiet else download_bars())
+
+
+def load_classifier(path: Path) -> "Classifier":
+    """Return the classifier in a checkpoint file; log a warning if its training is not finished."""
+    from softmax_cli.classifier import Classifier
+    from softmax_cli.training import is_complete
+
+    check_exists(path)
+    classifier = Classifier.load(path)
+    state, config = classifier.checkpoint.state, classifier.checkpoint.config
+    if not state.epoch:
+        log.warning("%s is not trained: training stopped before the end of the first epoch", path)
+    elif not is_complete(state, config):
+        log.warning(
+            "%s is unfinished, epoch %d of %d; continue with: softmax train --resume%s",
+            *(path, state.epoch, config.epochs, output_option(path)),
+        )
+    return classifier
+
+
+def check_exists(path: Path) -> None:
+    """Raise `CheckpointError` if there is no file at `path`, with the command that would write one."""
+    import os
+
+    from softmax_cli.errors import CheckpointError
+
+    if not os.path.lexists(path):
+        raise CheckpointError(
+            f"there is no checkpoint at {path}; train one with: softmax train{output_option(path)}"
+        )
+
+
+def output_option(path: Path) -> str:
+    """Return what has to follow ``softmax train`` to write the checkpoint at `path`."""
+    import shlex
+
+    return "" if path == DEFAULT_CHECKPOINT else f" --output {shlex.quote(str(path))}"

@@ -1,0 +1,30 @@
+"""The number of threads, which must be set before numpy is first imported."""
+
+import os
+
+from softmax_cli.backend import VARIABLE, cores
+
+BLAS_VARIABLES = (
+    "OPENBLAS_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "BLIS_NUM_THREADS",
+)
+
+
+def use_threads(count: int | None) -> None:
+    """Let the package use `count` cores (None: all), and one BLAS thread per matrix product by default.
+
+    The matrix products of softmax regression are small: a second BLAS thread hardly makes them faster, and
+    if another program uses that core, each product waits for it. `softmax_cli.backend` shares larger parts
+    of the work between threads instead.
+
+    Raises:
+        ConfigError: SOFTMAX_THREADS is not a positive whole number.
+    """
+    for name in BLAS_VARIABLES:
+        os.environ.setdefault(name, "1")
+    if count:
+        os.environ[VARIABLE] = str(count)
+    cores()

@@ -1,1 +1,0 @@
-"""One module per subcommand, each with a click command called `command`: it parses, calls and prints."""

@@ -1,0 +1,292 @@
+"""From images to features: a pipeline of named stages.
+
+Stages that redraw images (uint8 to uint8, such as deskewing) come first and run once per data set:
+`FeatureMap.prepare`. The others turn prepared images into features (float32), one batch at a time:
+`FeatureMap.transform`. Without any, the features are the pixels x, intensities in [0, 1], row by row.
+
+A feature is `FeatureMap.scale` times what `transform` computes. The factor is applied to the weights, which
+are far fewer than the features of a batch: z = (scale · raw)·W = raw·(scale · W).
+
+The registry of stages is `softmax_cli.config.STAGES`; the stage NAME is the `STAGE` of the module
+``softmax_cli.features.NAME``.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softmax_cli.backend import for_each, map_ordered
+from softmax_cli.config import TrainConfig
+from softmax_cli.errors import ConfigError, DivergenceError
+from softmax_cli.features.stage import Shape, Stage
+from softmax_cli.model import Floats, Model, evidence
+
+MEMORY_LIMIT = 2**30
+"""Bytes that prepared images may take, and a batch of features."""
+
+FIT_SAMPLE = 5_000
+"""Number of training images on which stages are fitted."""
+
+BLOCK = 2048
+"""Largest number of images in a block of `evidence_blocks`."""
+
+BLOCK_VALUES = 2**23
+"""Largest number of features, and of pixels, in such a block."""
+
+PREPARE_VALUES = 2**20
+"""Pixels that a core redraws at a time; deskewing takes thirty times as many bytes."""
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """A fitted pipeline of feature stages.
+
+    Attributes:
+        input_shape: Shape of one input: (rows, cols) of an image, or (D,) of a row of numbers.
+        stages: The stages, in order.
+        pixel_scale: Factor from input values to features without stages: 1/255 for uint8 images.
+    """
+
+    input_shape: Shape
+    stages: tuple[Stage, ...] = ()
+    pixel_scale: float = 1 / 255
+
+    @property
+    def image_stages(self) -> tuple[Stage, ...]:
+        """The stages that redraw images."""
+        return tuple(stage for stage in self.stages if len(stage.shape) == 2)
+
+    @property
+    def vector_stages(self) -> tuple[Stage, ...]:
+        """The stages that compute features from prepared images; none if the features are the pixels."""
+        return self.stages[len(self.image_stages) :]
+
+    @property
+    def dimension(self) -> int:
+        """Number of features, D."""
+        return math.prod(self.stages[-1].shape if self.stages else self.input_shape)
+
+    @property
+    def scale(self) -> float:
+        """Factor that `transform` leaves out."""
+        return self.vector_stages[-1].scale if self.vector_stages else self.pixel_scale
+
+    @property
+    def gain(self) -> float:
+        """Factor of the learning rate of the weights."""
+        return self.vector_stages[-1].gain if self.vector_stages else 1.0
+
+    @property
+    def title(self) -> str:
+        """What the features are, in words."""
+        if not self.stages:
+            return "raw pixels"
+        words = "pixels"
+        for stage in self.stages:
+            words = stage.title(words)
+        return words
+
+    @property
+    def prepared(self) -> "FeatureMap":
+        """The map to the same features from images that `prepare` has redrawn."""
+        return replace(self, stages=self.vector_stages)
+
+    @property
+    def is_random(self) -> bool:
+        """Whether training redraws the images in every epoch."""
+        return any(stage.is_random for stage in self.image_stages)
+
+    def prepare(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return images (n, rows, cols) redrawn by the image stages, on all cores; the same array if none."""
+        if not self.image_stages:
+            return images
+        prepared = np.empty_like(images)
+        size = max(1, PREPARE_VALUES // math.prod(self.input_shape))
+
+        def fill(begin: int) -> None:
+            block = slice(begin, begin + size)
+            prepared[block] = self.redraw(images[block])
+
+        for_each(fill, range(0, len(images), size))
+        return prepared
+
+    def redraw(
+        self, images: NDArray[np.uint8], generator: "np.random.Generator | None" = None
+    ) -> NDArray[np.uint8]:
+        """Return images (n, rows, cols) redrawn by the image stages, on this thread.
+
+        With a generator, random stages draw from it, as they do in training.
+        """
+        for stage in self.image_stages:
+            images = stage.transform(images, None, generator if stage.is_random else None)
+        return images
+
+    def transform(self, images: NDArray[Any], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Return the features of prepared images (n, rows, cols) without `scale`, float32 (n, D).
+
+        With `out`, a buffer of at least n rows, its first n rows are filled and returned.
+        """
+        *inner, last = self.vector_stages or (None,)
+        x = images
+        for stage in inner:
+            assert stage is not None
+            x = _scaled_outputs(stage, x)
+        if last is not None:
+            return last.transform(x, out)
+        flat = x.reshape(len(x), -1)
+        if out is None:
+            return flat.astype(np.float32)
+        features = out[: len(flat)]
+        features[...] = flat
+        return features
+
+    def gradient(self, images: NDArray[Any], gradient: Floats) -> Floats:
+        """Return the gradient by the intensities of prepared images, given that by their features (n, D)."""
+        inputs: list[NDArray[Any]] = [images]
+        for stage in self.vector_stages[:-1]:
+            inputs.append(_scaled_outputs(stage, inputs[-1]))
+        for stage, x in zip(reversed(self.vector_stages), reversed(inputs), strict=False):
+            gradient = stage.backward(x, gradient)
+        return gradient.reshape(images.shape)
+
+
+def _scaled_outputs(stage: Stage, x: NDArray[Any]) -> NDArray[Any]:
+    """Return the outputs of a stage that is not the last one."""
+    outputs = stage.transform(x)
+    return outputs if stage.scale == 1 else outputs * np.float32(stage.scale)
+
+
+def pixel_features(input_shape: Shape) -> FeatureMap:
+    """Return the feature map of raw pixels."""
+    return FeatureMap(input_shape)
+
+
+def stage_class(name: str) -> type[Stage]:
+    """Return the class of the feature stage of that name."""
+    found: type[Stage] = import_module(f"softmax_cli.features.{name}").STAGE
+    return found
+
+
+def fit_features(config: TrainConfig, images: NDArray[Any], rows: NDArray[np.intp]) -> FeatureMap:
+    """Return the feature map that a config asks for, fitted on the training images ``images[rows]``.
+
+    Raises:
+        ConfigError: The features would take more memory than `MEMORY_LIMIT`, or do not suit the images.
+    """
+    stages: list[Stage] = []
+    x = take(images, _fit_rows(rows, config.seed)) if config.stages else images[:1]
+    for name in config.stages:
+        if stages:
+            x = _fitted_outputs(stages[-1], x)
+        stages.append(stage_class(name).fit(x, config, config.seed))
+    pixel_scale = 1 / 255 if images.dtype == np.uint8 else 1.0
+    features = FeatureMap(tuple(images.shape[1:]), tuple(stages), pixel_scale)
+    _check_batch_memory(features, images, config.batch_size)
+    return features
+
+
+def _fitted_outputs(stage: Stage, x: NDArray[Any]) -> NDArray[Any]:
+    """Return the outputs of a stage for the images on which the next one is fitted."""
+    if len(stage.shape) == 2:
+        return FeatureMap(tuple(x.shape[1:]), (stage,)).prepare(x)
+    return _scaled_outputs(stage, x)
+
+
+def _fit_rows(rows: NDArray[np.intp], seed: int) -> NDArray[np.intp]:
+    """Return up to `FIT_SAMPLE` of the rows, in order, drawn by ``default_rng((seed, 0, 2))``."""
+    if len(rows) <= FIT_SAMPLE:
+        return rows
+    chosen = np.random.default_rng((seed, 0, 2)).choice(len(rows), FIT_SAMPLE, replace=False)
+    return rows[np.sort(chosen)]
+
+
+def restore_features(
+    config: TrainConfig,
+    image_shape: Shape,
+    read: Callable[[str, Shape], NDArray[np.float32]],
+) -> FeatureMap:
+    """Return the feature map of a checkpoint.
+
+    ``read(member, shape)`` returns an array of the checkpoint; members are called STAGE_ARRAY.
+    """
+    stages: list[Stage] = []
+    shape = image_shape
+    for name in config.stages:
+        stage = stage_class(name)
+        shapes = stage.array_shapes(config, shape)
+        arrays = {array: read(f"{name}_{array}", size) for array, size in shapes.items()}
+        stages.append(stage.from_arrays(arrays, config, shape))
+        shape = stages[-1].shape
+    return FeatureMap(image_shape, tuple(stages))
+
+
+def feature_arrays(config: TrainConfig, features: FeatureMap) -> dict[str, NDArray[np.float32]]:
+    """Return the arrays that a checkpoint holds for the features, by its member's name."""
+    return {
+        f"{name}_{array}": values
+        for name, stage in zip(config.stages, features.stages, strict=True)
+        for array, values in stage.arrays().items()
+    }
+
+
+def _check_batch_memory(features: FeatureMap, images: NDArray[Any], batch_size: int) -> None:
+    """Raise `ConfigError` if prepared images, or a batch of features, would exceed `MEMORY_LIMIT`."""
+    if features.image_stages and not features.is_random:
+        check_memory(images.nbytes, f"a redrawn copy of {len(images):,} images", "use features pixels")
+    size = min(batch_size, len(images))
+    what = f"a batch of {size:,} images with {features.dimension:,} features"
+    check_memory(4 * size * max(features.dimension, images[0].size), what, "choose a smaller --batch-size")
+
+
+def check_memory(needed: int, what: str, remedy: str) -> None:
+    """Raise `ConfigError` if `needed` bytes exceed `MEMORY_LIMIT`."""
+    if needed > MEMORY_LIMIT:
+        raise ConfigError(
+            f"{what} would take {needed / 2**20:,.0f} MiB; the limit is {MEMORY_LIMIT / 2**20:,.0f} MiB; "
+            f"{remedy}"
+        )
+
+
+def scaled(model: Model, features: FeatureMap) -> Model:
+    """Return the model that gives for unscaled features the evidence that `model` gives for features."""
+    return Model(model.weights * model.weights.dtype.type(features.scale), model.bias)
+
+
+def evidence_of(model: Model, features: FeatureMap, images: NDArray[Any]) -> Floats:
+    """Return the evidence z (n, K) of a model for prepared images (n, rows, cols)."""
+    return evidence(scaled(model, features), features.transform(images))
+
+
+def evidence_blocks(
+    model: Model, features: FeatureMap, images: NDArray[Any], rows: NDArray[np.intp]
+) -> Iterator[tuple[NDArray[np.intp], Floats]]:
+    """Yield blocks of `rows` (n,) and the evidence z (n, K) for ``images[rows]``, in order.
+
+    The images are redrawn by the image stages first. The cores share the blocks.
+
+    Raises:
+        DivergenceError: The evidence is not finite.
+    """
+    size = max(1, min(BLOCK, BLOCK_VALUES // max(features.dimension, images[0].size)))
+    blocks = [rows[begin : begin + size] for begin in range(0, len(rows), size)]
+
+    def compute(block: NDArray[np.intp]) -> Floats:
+        with np.errstate(over="ignore", invalid="ignore"):  # an overflow is reported below
+            return evidence_of(model, features, features.redraw(take(images, block)))
+
+    for block, z in zip(blocks, map_ordered(compute, blocks), strict=True):
+        if not np.isfinite(z).all():
+            raise DivergenceError("the weights are so large that the evidence is not finite; train again")
+        yield block, z
+
+
+def take(images: NDArray[Any], rows: NDArray[np.intp], out: NDArray[Any] | None = None) -> NDArray[Any]:
+    """Return ``images[rows]``: a view if the rows are consecutive, else a copy, in `out` if given."""
+    if rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
+        return images[rows[0] : rows[-1] + 1]
+    return images.take(rows, axis=0, out=None if out is None else out[: len(rows)], mode="clip")

@@ -1,0 +1,232 @@
+"""A training run: start or resume, save every epoch, keep a backup of what is replaced, write a log."""
+
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from softmax_cli.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from softmax_cli.config import DEFAULT_CHECKPOINT, SOLVERS, TrainConfig, continued
+from softmax_cli.data.cache import cache_folder
+from softmax_cli.data.dataset import Dataset
+from softmax_cli.data.download import Source
+from softmax_cli.data.loading import find_dataset, load_dataset
+from softmax_cli.errors import CheckpointError, ConfigError, OutputError, reason
+from softmax_cli.files import atomic_write, check_replaces, check_writable, open_regular
+from softmax_cli.training import State, fit, has_converged, is_complete, start
+
+log = logging.getLogger(__name__)
+
+LOG_START = b'{"epoch":'
+"""How every log begins."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run that is ready to continue.
+
+    Attributes:
+        checkpoint: What the run continues from.
+        data: The training split; None if the run is complete.
+        output: The checkpoint file.
+        log_file: The file with a JSON line per epoch, if one is wanted.
+        is_new: The run starts now, so that what is at `output` belongs to another run.
+        backup: Where that is kept, if there is anything to keep.
+    """
+
+    checkpoint: Checkpoint
+    data: Dataset | None
+    output: Path
+    log_file: Path | None
+    is_new: bool
+    backup: Path | None = None
+
+
+def train(
+    config: TrainConfig | None = None,
+    output: str | Path = DEFAULT_CHECKPOINT,
+    data: Dataset | None = None,
+    source: Source | None = None,
+) -> Checkpoint:
+    """Train a model, save it at `output` after every epoch, and return the final checkpoint.
+
+    Args:
+        config: The configuration; by default, all defaults.
+        output: The checkpoint file. A model of another run that is there is kept as ``NAME.bak``.
+        data: The training split; by default, that of ``config.dataset``.
+        source: Cache and mirrors; by default, the user's cache.
+    """
+    run = start_run(config or TrainConfig(), output, source, data=data)
+    checkpoint = run.checkpoint
+    for reached in run_epochs(run):
+        checkpoint = reached
+    return checkpoint
+
+
+def start_run(
+    config: TrainConfig,
+    output: str | Path,
+    source: Source | None = None,
+    log_file: str | Path | None = None,
+    data: Dataset | None = None,
+) -> Run:
+    """Return a new run; nothing is written yet.
+
+    Raises:
+        OutputError: The checkpoint or the log could not be written.
+        ConfigError: The configuration does not suit the data.
+        DataError: The data cannot be had.
+    """
+    output, log_file = Path(output), _checked_log(log_file, Path(output))
+    check_writable(output)
+    data = data or load_dataset(config.dataset, "train", source)
+    checkpoint = Checkpoint.begin(config, data, start(config, data))
+    backup = _backup_of(output) if _holds_other_run(output) else None
+    return Run(checkpoint, data, output, log_file, is_new=True, backup=backup)
+
+
+def resume_run(
+    given: dict[str, Any],
+    output: str | Path,
+    source: Source | None = None,
+    log_file: str | Path | None = None,
+) -> Run:
+    """Return the run whose checkpoint is at `output`, to be continued with the overrides `given`.
+
+    Raises:
+        CheckpointError: There is no valid checkpoint.
+        ConfigError: The overrides would make it another run, or the data set is another one.
+    """
+    output, log_file = Path(output), _checked_log(log_file, Path(output))
+    checkpoint = load_checkpoint(output)
+    dataset = given.get("dataset", "auto")
+    given = {key: value for key, value in given.items() if key != "dataset"}
+    checkpoint = replace(checkpoint, config=continued(checkpoint.config, given))
+    check_writable(output)
+    complete = is_complete(checkpoint.state, checkpoint.config)
+    data = None
+    if not complete or dataset != "auto":
+        data = _data_to_resume(checkpoint, dataset, source or Source(cache_folder()))
+    return Run(checkpoint, None if complete else data, output, log_file, is_new=False)
+
+
+def _data_to_resume(checkpoint: Checkpoint, dataset: str, source: Source) -> Dataset:
+    if dataset == "auto":
+        return find_dataset(checkpoint.dataset, checkpoint.digest, "train", source)
+    data = load_dataset(dataset, "train", source)
+    if data.digest != checkpoint.digest:
+        raise ConfigError(
+            f"the run to resume was trained on {checkpoint.dataset} ({checkpoint.digest[:12]}), but "
+            f"{data.name} ({data.digest[:12]}) was given; start a new run without --resume"
+        )
+    return data
+
+
+def run_epochs(run: Run, on_progress: Callable[[int], bool] = lambda images: False) -> Iterator[Checkpoint]:
+    """Train to the end; save, log and yield the checkpoint after every epoch.
+
+    A new run first saves its untrained model, after a copy of what was at its output. `on_progress` is that
+    of `fit`.
+    """
+    if run.data is None:
+        return
+    if run.is_new:
+        if run.backup:
+            back_up(run.output)
+        save_checkpoint(run.output, run.checkpoint)
+        if run.log_file and run.log_file.exists() and run.log_file.stat().st_size:
+            back_up(run.log_file)
+    _write_log(run.log_file, "", "w" if run.is_new else "a")
+    checkpoint, started = run.checkpoint, time.perf_counter()
+    for state in fit(checkpoint.config, run.data, checkpoint.state, on_progress):
+        seconds = time.perf_counter() - started
+        checkpoint = checkpoint.advance(state, seconds)
+        save_checkpoint(run.output, checkpoint)
+        _write_log(run.log_file, _log_line(state, seconds), "a")
+        yield checkpoint
+        started = time.perf_counter()
+
+
+def describe_run(checkpoint: Checkpoint, run: Run) -> dict[str, Any]:
+    """Return the result of a run as plain values, as ``softmax train --json`` prints it.
+
+    `checkpoint` is the one that the run has reached. The scores are those of the model that was kept, before
+    calibration.
+    """
+    state, config = checkpoint.state, checkpoint.config
+    best = state.history[state.best_epoch - 1]
+    validation = {"accuracy": best.validation_accuracy, "loss": best.validation_loss}
+    stops_by_itself = SOLVERS[config.solver].tolerance is not None
+    return {
+        "checkpoint": str(run.output),
+        "backup": str(run.backup) if run.backup else None,
+        "dataset": checkpoint.dataset,
+        "epochs": state.epoch,
+        "best_epoch": state.best_epoch,
+        "train_loss": best.train_loss,
+        "validation": validation if best.validation_loss is not None else None,
+        "temperature": state.temperature,
+        "converged": has_converged(state, config) if stops_by_itself else None,
+        "seconds": round(checkpoint.run["seconds"], 3),
+    }
+
+
+def back_up(path: Path) -> None:
+    """Copy a file to the same name with ``.bak``, and log that."""
+    backup = _backup_of(path)
+    with open_regular(path, OutputError) as old, atomic_write(backup) as kept:
+        shutil.copyfileobj(old, kept)
+    log.info("kept the earlier %s as %s", path, backup)
+
+
+def _backup_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.bak")
+
+
+def _holds_other_run(output: Path) -> bool:
+    """Return whether there is a file at `output`, other than a checkpoint without a finished epoch."""
+    if not os.path.exists(output):
+        return False
+    try:
+        return load_checkpoint(output).state.epoch > 0
+    except CheckpointError:
+        return True  # whatever it is, it belongs to somebody
+
+
+def _checked_log(log_file: str | Path | None, output: Path) -> Path | None:
+    """Return the path of the log; raise an error if it would replace the model or cannot be written."""
+    if log_file is None:
+        return None
+    log_file = Path(log_file)
+    if os.path.realpath(log_file) in (os.path.realpath(output), os.path.realpath(f"{output}.bak")):
+        raise ConfigError(f"--log and --output are the same file, {log_file}; choose another --log")
+    check_writable(log_file)
+    check_replaces(log_file, LOG_START, "log", "--log")
+    return log_file
+
+
+def _log_line(state: State, seconds: float) -> str:
+    """Return the JSON of the last epoch, without the values that this solver does not know."""
+    optional = ("gradient_norm", "distance")
+    record = {
+        key: value
+        for key, value in state.history[-1]._asdict().items()
+        if value is not None or key not in optional
+    }
+    return json.dumps(record | {"seconds": round(seconds, 3)}) + "\n"
+
+
+def _write_log(log_file: Path | None, text: str, mode: str) -> None:
+    """Append text to the log, or replace it, by `mode` ``a`` or ``w``; do nothing if there is no log."""
+    if log_file is None:
+        return
+    try:
+        with open(log_file, mode, encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise OutputError(f"cannot write {log_file}: {reason(error)}") from error
