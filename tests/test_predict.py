@@ -10,7 +10,6 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from softmax_cli import image as image_module
 from softmax_cli.checkpoint import Checkpoint, load, save
 from softmax_cli.cli import main
 from softmax_cli.commands.predict import odds
@@ -19,6 +18,7 @@ from softmax_cli.data.dataset import Dataset
 from softmax_cli.deskew import deskew
 from softmax_cli.features import evidence_of, pixels
 from softmax_cli.model import softmax
+from softmax_cli.pictures import prepare_picture
 from softmax_cli.training import judge
 from tests.conftest import PICTURE, assert_fails
 
@@ -79,7 +79,7 @@ def test_a_bad_picture_does_not_stop_the_others(invoke: Invoke, model_file: Path
     Path("bad.png").write_text("no picture")
     result = invoke("predict", PICTURE, "bad.png", PICTURE, "-c", model_file)
     assert (result.exit_code, result.stdout.count(": 7 (")) == (1, 2)
-    assert result.stderr == "error: bad.png is not a PNG or JPEG picture\n"
+    assert result.stderr.startswith("error: bad.png is not a picture in a known format (PNG, JPEG, ")
 
 
 @pytest.mark.parametrize("name", ["absent.png", "folder", "empty.png"])
@@ -143,7 +143,7 @@ def test_deskewed_pictures_are_shown_as_the_model_sees_them(
     upright = invoke("predict", PICTURE, "-c", upright_model, "--show").stdout
     assert ", centred by mass, deskewed\n" in upright
     assert "deskewed" not in leaning
-    image = deskew(image_module.prepare(PICTURE, (28, 28), "digit").image[None])[0]
+    image = deskew(prepare_picture(PICTURE, (28, 28), "digit").image[None])[0]
     assert upright.startswith(half_blocks(image))
     assert not leaning.startswith(half_blocks(image))
 

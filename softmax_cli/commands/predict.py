@@ -15,7 +15,7 @@ from softmax_cli.errors import CheckpointError
 
 if TYPE_CHECKING:
     from softmax_cli.checkpoint import Checkpoint
-    from softmax_cli.image import Prepared
+    from softmax_cli.pictures import Prepared
 
 log = logging.getLogger(__name__)
 
@@ -83,9 +83,10 @@ def command(
 
 def _prepare(model: "Checkpoint", path: Path, invert: bool | None) -> "Prepared":
     """Return the picture as the model sees it: drawn as its data set is, and deskewed where it wants that."""
-    from softmax_cli import features, image
+    from softmax_cli import features
+    from softmax_cli.pictures import prepare_picture
 
-    drawn = image.prepare(path, model.image_shape, model.preparation, invert)
+    drawn = prepare_picture(path, model.image_shape, model.preparation, invert)
     if not model.state.features.deskewed:
         return drawn
     upright = features.prepare(model.state.features, drawn.image[None])[0]

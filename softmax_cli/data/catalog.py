@@ -29,7 +29,7 @@ class Entry:
 
     `reference` maps a kind of features to the test accuracy, lowest and highest, that softmax
     regression usually reaches with them. `preparation` says how a picture becomes an image of this
-    data set (see `softmax_cli.image`). `bundled` is a folder in the package, where there is one.
+    data set (see `softmax_cli.pictures`). `bundled` is a folder in the package, where there is one.
     """
 
     name: str

@@ -1,0 +1,88 @@
+"""Find the sheet of paper in a photograph that also shows the desk round it."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softmax_cli.pictures.paper import Gray, coarse
+from softmax_cli.pictures.resize import resize
+from softmax_cli.pictures.shapes import Mask, find_shapes, grown, otsu
+
+LEAST_CONTRAST = 50
+"""Difference in tone between sheet and desk."""
+
+LEAST_AREA, LEAST_FILL = 0.15, 0.88
+"""Shares: of the picture that the sheet covers, and of the rectangle round it that it fills."""
+
+CELLS = 64
+"""Cells along the longer side of the grid on which the sheet is looked for."""
+
+STROKE = 3
+"""Half of the widest stroke, in cells."""
+
+MOST_BORDER = 0.3
+"""Share of the border of the picture that the sheet reaches."""
+
+LEAST_BRIGHT = 0.75
+"""Share of the sheet that is paper, not ink."""
+
+
+def crop_page(gray: Gray) -> Gray | None:
+    """Return the sheet in a picture (h, w), what is outside of it filled with its tone, or None."""
+    for sign in (1, -1):
+        tone = gray if sign > 0 else 255 - gray
+        page = find_page(tone)
+        if page is not None:
+            return fill_outside(gray, page)
+    return None
+
+
+def find_page(gray: Gray) -> Mask | None:
+    """Return where a bright, rectangular sheet lies on a dark ground (h, w), or None."""
+    if min(gray.shape) < 40:
+        return None
+    cells = np.rint(coarse(gray, CELLS)).astype(np.uint8)
+    split = otsu(cells)
+    bright = closed(cells >= split, STROKE)
+    if not bright.any() or bright.all() or cells[bright].mean() - cells[~bright].mean() < LEAST_CONTRAST:
+        return None
+    shapes = find_shapes(bright, 1)
+    page = shapes.labels == 1 + shapes.mass[1:].argmax()
+    border = np.concatenate([page[0], page[-1], page[:, 0], page[:, -1]])
+    if page.mean() < LEAST_AREA or border.mean() > MOST_BORDER or rectangularity(page) < LEAST_FILL:
+        return None
+    inside = resize(inner(page), (gray.shape[0], gray.shape[1])) > 0.5
+    return inside if inside.any() and (gray[inside] >= split).mean() >= LEAST_BRIGHT else None
+
+
+def closed(mask: Mask, reach: int) -> Mask:
+    """Return a mask (h, w) in which gaps up to 2 `reach` wide are closed, but not along the border."""
+    for _ in range(reach):
+        mask = grown(mask)
+    padded = ~np.pad(mask, 1)
+    for _ in range(reach):
+        padded = grown(padded)
+    return np.asarray(~padded[1:-1, 1:-1])
+
+
+def inner(page: Mask) -> Mask:
+    """Return a mask (h, w) without its outermost pixels."""
+    padded = np.pad(page, 1)
+    return np.asarray(page & padded[2:, 1:-1] & padded[:-2, 1:-1] & padded[1:-1, 2:] & padded[1:-1, :-2])
+
+
+def rectangularity(mask: Mask) -> float:
+    """Return the share of the smallest rectangle round a mask (h, w), turned up to 45°, that it fills."""
+    rows, columns = np.nonzero(mask)
+    angle = np.deg2rad(np.arange(-45, 46, 3))[:, None]
+    x, y = columns * np.cos(angle) + rows * np.sin(angle), rows * np.cos(angle) - columns * np.sin(angle)
+    area: NDArray[Any] = (np.ptp(x, axis=1) + 1) * (np.ptp(y, axis=1) + 1)
+    return float(len(rows) / area.min())
+
+
+def fill_outside(gray: Gray, page: Mask) -> Gray:
+    """Return the box of a sheet (h, w), with the median tone of the sheet outside of it."""
+    rows, columns = np.flatnonzero(page.any(axis=1)), np.flatnonzero(page.any(axis=0))
+    box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return np.where(page[box], gray[box], np.median(gray[page])).astype(np.uint8)
