@@ -31,7 +31,7 @@ def strokes_of(image: Gray) -> Strokes:
     """Return the smoothed skeleton of an image, light on black."""
     size = (FINE * image.shape[1], FINE * image.shape[0])
     fine = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
-    rows, columns = np.nonzero(np.pad(thin(fine > 110), 1))
+    rows, columns = np.nonzero(np.pad(thin(fine > 90), 1))
     index = np.full((rows.max() + 2, columns.max() + 2), -1)
     index[rows, columns] = np.arange(len(rows))
     pairs = []

@@ -3,6 +3,8 @@
 Luminance is L = (19595 R + 38470 G + 7471 B + 32768) >> 16 (ITU-R BT.601).
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +18,18 @@ ONE_COLOUR = 80
 
 WORTH = 2.0
 """How many times more contrast than luminance another plane must have to be used instead."""
+
+
+Plane = NDArray[np.int16]
+
+PLANES: dict[str, Callable[[Plane, Plane, Plane], Plane]] = {
+    "red": lambda red, green, blue: red,
+    "green": lambda red, green, blue: green,
+    "blue": lambda red, green, blue: blue,
+    "red minus green": lambda red, green, blue: (255 + red - green) // 2,
+    "blue minus yellow": lambda red, green, blue: (510 + 2 * blue - red - green) // 4,
+}
+"""Planes in which the ink is looked for if luminance shows little of it."""
 
 
 def ink_plane(planes: NDArray[np.uint8]) -> tuple[Gray, tuple[str, ...]]:
@@ -36,8 +50,9 @@ def ink_plane(planes: NDArray[np.uint8]) -> tuple[Gray, tuple[str, ...]]:
 
 def luminance(colours: NDArray[np.uint8]) -> Gray:
     """Return colours (h, w, 3) as luminance (h, w)."""
-    red, green, blue = (colours[:, :, plane].astype(np.uint32) for plane in range(3))
-    return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).astype(np.uint8)
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(np.ascontiguousarray(colours)).convert("L"))
 
 
 def _is_ink(gray: Gray, opacity: Gray) -> bool:
@@ -52,26 +67,19 @@ def _is_ink(gray: Gray, opacity: Gray) -> bool:
 def _colours(colours: NDArray[np.uint8]) -> tuple[Gray, tuple[str, ...]]:
     """Return luminance, or the channel or difference of channels in which the ink is far stronger."""
     gray = luminance(colours)
-    coarse = colours[::2, ::2].astype(np.int16)
-    if np.ptp(coarse, axis=2).max() < 16:  # there are no colours
+    coarse = colours[::3, ::3].astype(np.int16)
+    if _contrast(gray[::3, ::3]) * WORTH > 128:  # no plane can have more
         return gray, ()
-    red, green, blue = np.moveaxis(colours.astype(np.int16), -1, 0)
-    planes = {
-        "red": red,
-        "green": green,
-        "blue": blue,
-        "red minus green": (255 + red - green) // 2,
-        "blue minus yellow": (510 + 2 * blue - red - green) // 4,
-    }
-    contrasts = {name: _contrast(plane) for name, plane in planes.items()}
+    contrasts = {name: _contrast(plane(*np.moveaxis(coarse, -1, 0))) for name, plane in PLANES.items()}
     best = max(contrasts, key=lambda name: contrasts[name])
-    if contrasts[best] < WORTH * max(_contrast(gray), 4):
+    if contrasts[best] < WORTH * max(_contrast(gray[::3, ::3]), 4):
         return gray, ()
-    return planes[best].astype(np.uint8), (f"ink found by colour: {best}",)
+    found = PLANES[best](*np.moveaxis(colours.astype(np.int16), -1, 0))
+    return found.astype(np.uint8), (f"ink found by colour: {best}",)
 
 
 def _contrast(plane: NDArray[np.integer]) -> float:
     """Return how far the outermost hundredth of the values is from their median, on average."""
-    distance = np.abs(plane[::2, ::2].ravel().astype(np.int16) - np.int16(np.median(plane[::2, ::2])))
+    distance = np.abs(plane.ravel().astype(np.int16) - np.int16(np.median(plane)))
     count = max(1, len(distance) // 100)
     return float(np.partition(distance, -count)[-count:].mean())

@@ -58,13 +58,13 @@ class Cleaned(NamedTuple):
 
 def remove_marks(ink: Gray) -> Cleaned:
     """Return the ink of a picture (h, w) without rules, frames, bands along the border, and specks."""
-    threshold = _threshold(ink)
-    unruled = erase_rules(ink, threshold)
-    steps: tuple[str, ...] = () if unruled is None else ("rules removed",)
+    steps: tuple[str, ...] = ()
+    strong = otsu(ink)
+    unruled = erase_rules(ink, _weak(strong))
     if unruled is not None:
-        ink, threshold = unruled, _threshold(unruled)
-    shapes = find_shapes(ink, threshold)
-    kept = shapes.peak >= otsu(ink)
+        ink, strong, steps = unruled, otsu(unruled), ("rules removed",)
+    shapes = find_shapes(ink, _weak(strong))
+    kept = shapes.peak >= strong
     kept[0] = False
     for name, find in MARKS.items():
         marks = find(shapes, kept, ink.shape)
@@ -74,8 +74,8 @@ def remove_marks(ink: Gray) -> Cleaned:
     return Cleaned(ink, shapes, kept, steps)
 
 
-def _threshold(ink: Gray) -> int:
-    return max(1, round(WEAKEST * otsu(ink)))
+def _weak(threshold: int) -> int:
+    return max(1, round(WEAKEST * threshold))
 
 
 # Rules
@@ -87,6 +87,8 @@ def erase_rules(ink: Gray, threshold: int) -> Gray | None:
     Strokes that cross a line are kept: only vertical runs about as long as the line is thick are erased.
     """
     mask = ink >= threshold
+    if not _may_cross(mask) and not _may_cross(mask.T):
+        return None
     across, down = find_lines(mask), find_lines(mask.T)
     lines = across | down.T
     if not lines.any():
@@ -115,6 +117,8 @@ def _count(lines: Mask) -> int:
 def find_lines(mask: Mask) -> Mask:
     """Return where a mask (h, w) has lines from its left to its right side, without what crosses them."""
     height, width = mask.shape
+    if not _may_cross(mask):
+        return np.zeros_like(mask)
     thickest = max(2, round(THICKEST * min(height, width)))
     lengths = run_lengths(mask)
     starts = mask & ~np.pad(mask, ((1, 0), (0, 0)))[:-1] & (lengths <= thickest)
@@ -130,6 +134,13 @@ def find_lines(mask: Mask) -> Mask:
             thick = 2 * float(np.median(thickness[on])) + 1
             found |= _near(mask.shape, slope, offset, thick / 2 + 1) & mask & (lengths <= thick)
     return found
+
+
+def _may_cross(mask: Mask) -> bool:
+    """Tell whether a mask (h, w) reaches both sides and enough columns for a line to cross it."""
+    columns = np.asarray(mask.any(axis=0))
+    ends = int(ENDS * len(columns)) + 1
+    return bool(columns[:ends].any() and columns[-ends:].any() and columns.mean() >= COVERAGE)
 
 
 def _peaks(rows: NDArray[Any], columns: NDArray[Any], width: int) -> list[tuple[float, float]]:

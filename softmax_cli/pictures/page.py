@@ -5,9 +5,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from softmax_cli.pictures.paper import Gray, coarse
-from softmax_cli.pictures.resize import resize
+from softmax_cli.pictures.resize import enlarged, reduced
 from softmax_cli.pictures.shapes import Mask, find_shapes, grown, otsu
+
+Gray = NDArray[np.uint8]
+
+SMALLEST = 40
+"""Shorter side, in pixels, of a picture in which a sheet is looked for."""
 
 LEAST_CONTRAST = 50
 """Difference in tone between sheet and desk."""
@@ -30,19 +34,20 @@ LEAST_BRIGHT = 0.75
 
 def crop_page(gray: Gray) -> Gray | None:
     """Return the sheet in a picture (h, w), what is outside of it filled with its tone, or None."""
-    for sign in (1, -1):
-        tone = gray if sign > 0 else 255 - gray
-        page = find_page(tone)
+    if min(gray.shape) < SMALLEST:
+        return None
+    cells = np.rint(reduced(gray, CELLS)).astype(np.uint8)
+    if int(cells.max()) - int(cells.min()) < LEAST_CONTRAST:
+        return None
+    for tones in (cells, 255 - cells):
+        page = find_page(tones)
         if page is not None:
-            return fill_outside(gray, page)
+            return fill_outside(gray, enlarged(inner(page), gray.shape) > 0.5)
     return None
 
 
-def find_page(gray: Gray) -> Mask | None:
-    """Return where a bright, rectangular sheet lies on a dark ground (h, w), or None."""
-    if min(gray.shape) < 40:
-        return None
-    cells = np.rint(coarse(gray, CELLS)).astype(np.uint8)
+def find_page(cells: Gray) -> Mask | None:
+    """Return where a bright, rectangular sheet lies on a dark ground, on a coarse grid (h, w), or None."""
     split = otsu(cells)
     bright = closed(cells >= split, STROKE)
     if not bright.any() or bright.all() or cells[bright].mean() - cells[~bright].mean() < LEAST_CONTRAST:
@@ -52,8 +57,8 @@ def find_page(gray: Gray) -> Mask | None:
     border = np.concatenate([page[0], page[-1], page[:, 0], page[:, -1]])
     if page.mean() < LEAST_AREA or border.mean() > MOST_BORDER or rectangularity(page) < LEAST_FILL:
         return None
-    inside = resize(inner(page), (gray.shape[0], gray.shape[1])) > 0.5
-    return inside if inside.any() and (gray[inside] >= split).mean() >= LEAST_BRIGHT else None
+    inside = inner(page)
+    return page if inside.any() and (cells[inside] >= split).mean() >= LEAST_BRIGHT else None
 
 
 def closed(mask: Mask, reach: int) -> Mask:

@@ -8,10 +8,9 @@ shadows and a dark desk round the paper remain in it and are therefore not ink.
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from softmax_cli.pictures.resize import resize
+from softmax_cli.pictures.resize import enlarged, reduced
 from softmax_cli.pictures.shapes import otsu
 
 Floats = NDArray[np.floating[Any]]
@@ -60,7 +59,7 @@ def is_dark(gray: Gray) -> bool:
     The third powers of the differences from a smooth surface through the picture are summed.
     """
     difference = gray - smooth_tone(gray)
-    return bool((difference**3).sum() < 0)
+    return bool((difference * difference * difference).sum() < 0)
 
 
 def smooth_tone(gray: Gray) -> Floats:
@@ -69,7 +68,7 @@ def smooth_tone(gray: Gray) -> Floats:
     The fit begins at the median of the picture, in which the tone of the border has 30 % of the weight, and
     is repeated with weights 1 / (1 + (residual / 16)²).
     """
-    cells = coarse(gray, 24)
+    cells = reduced(gray, 24)
     y, x = (np.linspace(-1, 1, side) for side in cells.shape)
     terms = _quadratic(y, x)
     residual = cells.ravel() - np.median([*cells.ravel(), *[border_tone(gray)] * (3 * cells.size // 7)])
@@ -78,8 +77,7 @@ def smooth_tone(gray: Gray) -> Floats:
         normal = (terms * weight[:, None]).T @ terms + 0.02 * np.eye(6) * [0, 1, 1, 1, 1, 1]
         factors = np.linalg.solve(normal, (terms * weight[:, None]).T @ cells.ravel())
         residual = cells.ravel() - terms @ factors
-    surface: Floats = resize((terms @ factors).reshape(cells.shape), (gray.shape[0], gray.shape[1]))
-    return surface
+    return enlarged((terms @ factors).reshape(cells.shape), gray.shape)
 
 
 def _quadratic(y: Floats, x: Floats) -> Floats:
@@ -90,28 +88,29 @@ def _quadratic(y: Floats, x: Floats) -> Floats:
 
 def paper_tone(gray: Gray, dark: bool) -> Floats:
     """Return the tone (h, w) that the paper has under and between the strokes."""
-    cells = coarse(gray, GRID)
+    cells = reduced(gray, GRID)
     reach = max(1, round(WINDOW * max(cells.shape) / 2))
     tone = cells if dark else -cells
     tone = -windowed_maximum(-windowed_maximum(tone, reach), reach)
-    found: Floats = resize(tone if dark else -tone, (gray.shape[0], gray.shape[1])).astype(np.float32)
-    return found
-
-
-def coarse(gray: Gray, cells: int) -> Floats:
-    """Return a picture averaged down to at most `cells` on its longer side."""
-    scale = min(1.0, cells / max(gray.shape))
-    height, width = (max(1, round(side * scale)) for side in gray.shape)
-    return resize(gray, (height, width))
+    return enlarged(tone if dark else -tone, gray.shape)
 
 
 def windowed_maximum(values: Floats, reach: int) -> Floats:
     """Return the maximum of values (h, w) within `reach` along both axes."""
-    for axis in (0, 1):
-        width = [(reach, reach) if axis == other else (0, 0) for other in (0, 1)]
-        padded = np.pad(values, width, constant_values=-np.inf)
-        values = sliding_window_view(padded, 2 * reach + 1, axis=axis).max(axis=-1)
+    for _ in range(2):
+        values = _maximum_down(values, reach).T
     return values
+
+
+def _maximum_down(values: Floats, reach: int) -> Floats:
+    """Return the maximum within `reach` along the columns, from windows that double in size."""
+    window, size = 2 * reach + 1, 1
+    most = np.pad(values, ((reach, reach), (0, 0)), constant_values=-np.inf)
+    while 2 * size <= window:
+        most = np.maximum(most[:-size], most[size:])
+        size *= 2
+    rest = window - size
+    return np.asarray(np.maximum(most[: len(values)], most[rest : rest + len(values)]))
 
 
 def noise_of(ink: Gray) -> float:

@@ -30,6 +30,9 @@ FAINT = 32
 PAGE_SIDE = 1024
 """Longest side, in pixels, at which several digits are looked for."""
 
+CERTAIN, DOUBTFUL = 0.9, 0.97
+"""Confidence, 0 to 1, of the parts and of the whole, from and up to which a shape is split."""
+
 BLANK = "the picture is blank"
 
 
@@ -64,7 +67,7 @@ def draw_digit(gray: Gray, shape: tuple[int, int], invert: bool | None = None) -
     cleaned, steps = _clean(gray, invert)
     if not cleaned.kept.any():
         return _blank(gray, shape, invert, steps)
-    ink = _ink_of(cleaned, np.flatnonzero(cleaned.kept).tolist())
+    ink, _ = _ink_of(cleaned, np.flatnonzero(cleaned.kept).tolist())
     digits = sum(map(len, find_lines_of_digits(cleaned.shapes, cleaned.kept)))
     doubts = ["the ink is very faint"] * bool(ink.max() < FAINT)
     doubts += [f"there are {digits} separate shapes; one digit to a picture is expected"] * (digits > 1)
@@ -101,8 +104,7 @@ def find_digits(
     found = []
     for number, line in enumerate(find_lines_of_digits(cleaned.shapes, cleaned.kept)):
         for group in line:
-            top, left, bottom, right = box_of(group, cleaned.shapes)
-            ink = _ink_of(cleaned, group)[top:bottom, left:right]
+            ink, (top, left) = _ink_of(cleaned, group)
             for part in split_touching(ink, shape, confidence):
                 rows, columns = np.flatnonzero(part.any(axis=1)), np.flatnonzero(part.any(axis=0))
                 box = (top + rows[0], left + columns[0], top + rows[-1] + 1, left + columns[-1] + 1)
@@ -115,8 +117,9 @@ def split_touching(
 ) -> list[Gray]:
     """Return the ink (h, w) of one digit, or of the digits that it consists of.
 
-    Ink that is wide is split where it is narrowest, if both parts are read with more confidence than the
-    whole. Up to 2 ** `depth` digits are separated.
+    Ink that is wide is split where it is narrowest, if both parts are read with at least `CERTAIN`
+    confidence, and with more than the whole, which is read with less than `DOUBTFUL`. Up to 2 ** `depth`
+    digits are separated.
     """
     if confidence is None or not depth or not may_be_two(crop(ink)):
         return [ink]
@@ -124,7 +127,7 @@ def split_touching(
     if len(halves) < 2:
         return [ink]
     whole, *parts = confidence(np.stack([draw_ink(crop(one), shape) for one in (ink, *halves)]))
-    if min(parts) <= whole:
+    if min(parts) < CERTAIN or whole > DOUBTFUL or min(parts) <= whole:
         return [ink]
     return [part for half in halves for part in split_touching(half, shape, confidence, depth - 1)]
 
@@ -138,13 +141,17 @@ def _clean(gray: Gray, invert: bool | None) -> tuple[Cleaned, tuple[str, ...]]:
     return cleaned, steps + cleaned.steps
 
 
-def _ink_of(cleaned: Cleaned, group: list[int]) -> Gray:
-    """Return the ink (h, w) of some shapes, with their soft outlines, which are weaker than the shapes."""
-    labels = cleaned.shapes.labels
+def _ink_of(cleaned: Cleaned, group: list[int]) -> tuple[Gray, tuple[int, int]]:
+    """Return the ink (h, w) of some shapes with their soft outlines, and the place of its first pixel."""
+    top, left, bottom, right = box_of(group, cleaned.shapes).tolist()
+    top, left = max(0, top - 1), max(0, left - 1)
+    box = np.s_[top : bottom + 1, left : right + 1]
+    labels = cleaned.shapes.labels[box]
     wanted = np.zeros(len(cleaned.kept), bool)
     wanted[group] = True
-    outline = grown(wanted[labels]) & (labels == 0)
-    return np.where(wanted[labels] | outline, cleaned.ink, 0).astype(np.uint8)
+    shapes = wanted[labels]
+    outline = grown(shapes) & (labels == 0)
+    return np.where(shapes | outline, cleaned.ink[box], 0).astype(np.uint8), (top, left)
 
 
 def _one_of_many(ink: Gray, shape: tuple[int, int], box: Box, line: int, steps: tuple[str, ...]) -> Prepared:

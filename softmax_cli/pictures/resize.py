@@ -67,3 +67,21 @@ def place(picture: Floats, shape: tuple[int, int]) -> Floats:
     )
     canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
     return canvas
+
+
+def reduced(gray: NDArray[np.uint8], longest: int) -> NDArray[np.float32]:
+    """Return a picture (h, w) averaged down to at most `longest` pixels on its longer side, quickly."""
+    from PIL import Image
+
+    scale = min(1.0, longest / max(gray.shape))
+    height, width = (max(1, round(side * scale)) for side in gray.shape)
+    small = Image.fromarray(gray).resize((width, height), Image.Resampling.BOX)
+    return np.asarray(small).astype(np.float32)
+
+
+def enlarged(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return values (h, w) interpolated linearly to a larger `shape`, quickly."""
+    from PIL import Image
+
+    large = Image.fromarray(values.astype(np.float32))
+    return np.asarray(large.resize((shape[1], shape[0]), Image.Resampling.BILINEAR))

@@ -23,6 +23,9 @@ PIECE = 0.75
 LOWEST = 0.4
 """A digit that is lower than this is dropped."""
 
+FLAT = 1.3
+"""Width over height above which a shape is taken to be a piece of a digit."""
+
 MOST_SHAPES = 400
 WIDE = 0.9
 """Width over height from which a shape may be two digits that touch."""
@@ -86,7 +89,10 @@ def mergeable(boxes: Ints, reference: float) -> NDArray[np.float64]:
     is_near = ((across >= 0.3 * narrower) & (gap < 0.35 * reference)) | (
         (down > 0) & (gap < 0.12 * reference)
     )
-    merge = is_inside | ((lower < PIECE * reference) & fits & is_near)
+    flat = wide > FLAT * high  # as no digit is, but the top or the base of one
+    is_stacked = (flat[:, None] | flat) & (across >= 0.2 * narrower) & (gap <= 0.25 * union[..., 0])
+    is_stacked &= (union[..., 1] <= FLAT * union[..., 0]) & (union[..., 0] <= 2.5 * reference)
+    merge = is_inside | ((lower < PIECE * reference) & fits & is_near) | is_stacked
     np.fill_diagonal(merge, val=False)
     return np.where(merge, gap, np.inf)
 
