@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 Gray = NDArray[np.uint8]
 Floats = NDArray[np.float64]
@@ -333,3 +333,81 @@ def draw_row(images: Sequence[Gray], seed: int) -> bytes:
         rng.uniform(200, 255) * (1 - gray[:, : int(at) + 20]) + rng.uniform(0, 70) * gray[:, : int(at) + 20]
     )
     return encode(Image.fromarray(rounded(drawn + rng.normal(0, 2, drawn.shape))), compress_level=1)
+
+
+# Pictures of other things
+
+
+def curve(rng: np.random.Generator, points: int, smoothness: int = 30) -> Strokes:
+    """Return a random smooth line through some points."""
+    corners = rng.uniform(-0.5, 0.5, (points, 2))
+    at = np.linspace(0, points - 1, points * smoothness)
+    path = np.stack([np.interp(at, np.arange(points), axis) for axis in corners.T], 1)
+    pairs = np.stack([np.arange(len(path) - 1), np.arange(1, len(path))], 1)
+    return Strokes(smooth(path, pairs, 60), pairs)
+
+
+def joined(*parts: Strokes) -> Strokes:
+    starts = np.cumsum([0, *(len(part.points) for part in parts)])
+    pairs = [part.pairs + start for part, start in zip(parts, starts, strict=False)]
+    return Strokes(np.concatenate([part.points for part in parts]), np.concatenate(pairs))
+
+
+def arc(x: float, y: float, radius: float, start: float = 0, end: float = 2 * np.pi) -> Strokes:
+    angle = np.linspace(start, end, 40)
+    path = np.stack([x + radius * np.cos(angle), y + radius * np.sin(angle)], 1)
+    return Strokes(path, np.stack([np.arange(39), np.arange(1, 40)], 1))
+
+
+def line(rng: np.random.Generator) -> Gray:
+    """A line that lies: one that stands is a 1."""
+    tilt = rng.uniform(-0.2, 0.2)
+    strokes = Strokes(np.array([[-0.5, -tilt], [0.5, tilt]]), np.array([[0, 1]]))
+    return rounded(sheet(rng, strokes))
+
+
+def scribble(rng: np.random.Generator) -> Gray:
+    return rounded(sheet(rng, curve(rng, int(rng.integers(8, 20)))))
+
+
+def letter(rng: np.random.Generator) -> Gray:
+    """A letter that is like no digit, thinned and drawn with a pen."""
+    glyph = Image.new("L", (28, 28))
+    font = ImageFont.load_default(24)
+    ImageDraw.Draw(glyph).text((14, 14), str(rng.choice([*"AEFHKMNRTWXahkmnrw"])), 255, font, anchor="mm")
+    return rounded(sheet(rng, strokes_of(np.asarray(glyph)), turn=rng.uniform(-8, 8)))
+
+
+def face(rng: np.random.Generator) -> Gray:
+    eyes = rng.uniform(0.12, 0.2)
+    mouth = arc(0, rng.uniform(0.0, 0.1), rng.uniform(0.2, 0.3), 0.2 * np.pi, 0.8 * np.pi)
+    parts = (arc(0, 0, 0.5), arc(-eyes, -0.15, 0.05), arc(eyes, -0.15, 0.05), mouth)
+    return rounded(sheet(rng, joined(*parts)))
+
+
+def photograph(rng: np.random.Generator) -> Gray:
+    """A scene without any paper: light, large and small things, all in shades of grey."""
+    waves = np.zeros((SIDE, SIDE))
+    for cells in (3, 6, 12, 25, 50):
+        small = Image.fromarray(rng.normal(0, 120 / cells**0.7, (cells, cells)).astype(np.float32))
+        waves = waves + np.asarray(small.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+    picture = Image.fromarray(rounded(128 + waves))
+    draw = ImageDraw.Draw(picture)
+    for _ in range(rng.integers(0, 6)):
+        x, y = rng.uniform(-20, SIDE, 2)
+        wide, high = rng.uniform(10, 120, 2)
+        shape = draw.ellipse if rng.random() < 0.5 else draw.rectangle
+        shape((x, y, x + wide, y + high), fill=int(rng.integers(0, 256)))
+    return np.asarray(picture.filter(ImageFilter.GaussianBlur(1)))
+
+
+OTHERS: dict[str, Callable[[np.random.Generator], Gray]] = {
+    "line": line, "scribble": scribble, "letter": letter, "face": face, "photograph": photograph,
+}  # fmt: skip
+"""Pictures that show no digit, by name."""
+
+
+def draw_other(name: str, seed: int) -> bytes:
+    """Return a picture of something that is no digit as the bytes of a PNG file."""
+    rng = np.random.default_rng((seed, list(OTHERS).index(name)))
+    return encode(Image.fromarray(OTHERS[name](rng)), compress_level=1)

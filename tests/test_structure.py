@@ -20,7 +20,7 @@ LAYERS = [
     ["data.idx", "data.catalog"],
     ["pictures.formats", "pictures.colour", "pictures.prepared", "pictures.resize", "pictures.shapes"],
     ["pictures.encode", "pictures.read", "pictures.paper", "pictures.digit", "pictures.segment"],
-    ["pictures.marks", "pictures.page", "pictures.plain"],
+    ["pictures.marks", "pictures.page", "pictures.plain", "pictures.doubt"],
     ["pictures.prepare"],
     ["pictures"],
     ["data.download"],

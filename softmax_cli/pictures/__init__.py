@@ -4,6 +4,7 @@
 not the digit, `segment` separates several digits, `digit` and `plain` draw the image.
 """
 
+from softmax_cli.pictures.doubt import Reference, fit_reference, strangeness
 from softmax_cli.pictures.encode import encode_png
 from softmax_cli.pictures.plain import draw_plain
 from softmax_cli.pictures.prepare import draw_digit, find_digits, prepare_picture, split_touching
@@ -15,12 +16,15 @@ __all__ = [
     "Box",
     "Luminance",
     "Prepared",
+    "Reference",
     "draw_digit",
     "draw_plain",
     "encode_png",
     "find_digits",
+    "fit_reference",
     "label",
     "prepare_picture",
     "read_luminance",
     "split_touching",
+    "strangeness",
 ]

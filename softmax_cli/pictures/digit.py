@@ -36,7 +36,12 @@ SOFTNESS = 1.5
 
 def draw_ink(ink: NDArray[Any], shape: tuple[int, int]) -> Gray:
     """Return ink (h, w), not all 0, as an image (rows, cols) of the data set."""
-    small = fit(normalise_stroke(crop(ink)), box_side(shape))
+    return draw_strokes(normalise_stroke(crop(ink)), shape)
+
+
+def draw_strokes(strokes: Floats, shape: tuple[int, int]) -> Gray:
+    """Return strokes of normal width (h, w) as an image (rows, cols) of the data set."""
+    small = fit(strokes, box_side(shape))
     return rounded(place(small, shape) * (255 / small.max()))
 
 

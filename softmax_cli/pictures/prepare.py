@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from softmax_cli.pictures.digit import crop, draw_ink, looks_drawn
+from softmax_cli.pictures.digit import crop, draw_ink, draw_strokes, looks_drawn, normalise_stroke
+from softmax_cli.pictures.doubt import outline_doubts, outline_of
 from softmax_cli.pictures.marks import Cleaned, remove_marks
 from softmax_cli.pictures.page import crop_page
 from softmax_cli.pictures.paper import border_tone, find_ink
@@ -74,7 +75,10 @@ def draw_digit(gray: Gray, shape: tuple[int, int], invert: bool | None = None) -
     cropped = crop(ink)
     if cropped.shape != gray.shape:
         steps += (f"cropped to {cropped.shape[1]} x {cropped.shape[0]}",)
-    return Prepared(draw_ink(cropped, shape), (*steps, *DRAWN), tuple(doubts))
+    strokes = normalise_stroke(cropped)
+    if not doubts:
+        doubts = outline_doubts(outline_of(strokes, int(cleaned.kept.sum()), _border_share(cleaned)))
+    return Prepared(draw_strokes(strokes, shape), (*steps, *DRAWN), tuple(doubts))
 
 
 DRAWN = ("stroke width normalised", "resized", "centred by mass")
@@ -139,6 +143,13 @@ def _clean(gray: Gray, invert: bool | None) -> tuple[Cleaned, tuple[str, ...]]:
     cleaned = remove_marks(found.strength)
     steps = ("cut to the sheet of paper",) * (page is not None) + ("inverted",) * found.dark
     return cleaned, steps + cleaned.steps
+
+
+def _border_share(cleaned: Cleaned) -> float:
+    """Return the share of the border of the picture that has ink of shapes that are kept."""
+    labels = cleaned.shapes.labels
+    border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    return float(cleaned.kept[border].mean())
 
 
 def _ink_of(cleaned: Cleaned, group: list[int]) -> tuple[Gray, tuple[int, int]]:
