@@ -21,9 +21,9 @@ from PIL import Image
 from softmax_cli.checkpoint import Checkpoint, save
 from softmax_cli.config import TrainConfig
 from softmax_cli.data.dataset import Dataset
-from softmax_cli.pictures import encode_png
 from softmax_cli.metrics import score, total
 from softmax_cli.model import Model, softmax
+from softmax_cli.pictures import encode_png
 from softmax_cli.report import charts, findings, page, pictures
 from softmax_cli.report.findings import find
 from softmax_cli.training import judge, start

@@ -26,7 +26,7 @@ STROKE = 3
 """Half of the widest stroke, in cells."""
 
 MOST_BORDER = 0.3
-"""Share of the border of the picture that the sheet reaches."""
+"""Share of the border of the picture that is light."""
 
 LEAST_BRIGHT = 0.75
 """Share of the sheet that is paper, not ink."""
@@ -49,16 +49,23 @@ def crop_page(gray: Gray) -> Gray | None:
 def find_page(cells: Gray) -> Mask | None:
     """Return where a bright, rectangular sheet lies on a dark ground, on a coarse grid (h, w), or None."""
     split = otsu(cells)
-    bright = closed(cells >= split, STROKE)
-    if not bright.any() or bright.all() or cells[bright].mean() - cells[~bright].mean() < LEAST_CONTRAST:
+    light = cells >= split
+    border = np.concatenate([light[0], light[-1], light[:, 0], light[:, -1]])
+    bright = closed(light, STROKE)
+    if (
+        border.mean() > MOST_BORDER
+        or not bright.any()
+        or bright.all()
+        or cells[bright].mean() - cells[~bright].mean() < LEAST_CONTRAST
+    ):
         return None
     shapes = find_shapes(bright, 1)
     page = shapes.labels == 1 + shapes.mass[1:].argmax()
-    border = np.concatenate([page[0], page[-1], page[:, 0], page[:, -1]])
-    if page.mean() < LEAST_AREA or border.mean() > MOST_BORDER or rectangularity(page) < LEAST_FILL:
+    if page.mean() < LEAST_AREA or rectangularity(page) < LEAST_FILL:
         return None
-    inside = inner(page)
-    return page if inside.any() and (cells[inside] >= split).mean() >= LEAST_BRIGHT else None
+    inside = cells[inner(page)]
+    has_ink = inside.size and int(inside.max()) - int(inside.min()) >= LEAST_CONTRAST // 2
+    return page if has_ink and (inside >= split).mean() >= LEAST_BRIGHT else None
 
 
 def closed(mask: Mask, reach: int) -> Mask:

@@ -29,6 +29,10 @@ NOISE = 4.5
 """Times the median deviation of the paper's tone that ink has to exceed."""
 
 
+LEAST = 2
+"""Strength of ink, 0 to 255, that is the rounding of the tone of the paper."""
+
+
 class Ink(NamedTuple):
     """Strength of the ink (h, w), 0 to 255, and whether it is darker than the paper."""
 
@@ -37,13 +41,17 @@ class Ink(NamedTuple):
 
 
 def find_ink(gray: Gray, invert: bool | None = None) -> Ink:
-    """Return the ink of a picture (h, w); `invert` tells whether it is dark, None finds out."""
-    dark = is_dark(gray) if invert is None else invert
-    tone = paper_tone(gray, dark)
+    """Return the ink of a picture (h, w); `invert` tells whether it is dark, None finds out.
+
+    If the picture looks otherwise than `invert` tells, the gaps between its strokes are not taken for ink.
+    """
+    found = is_dark(gray)
+    dark = found if invert is None else invert
+    tone = paper_tone(gray, dark) if dark == found else smooth_tone(gray)
     # A shadow darkens paper and ink by the same factor, so that dark ink is relative to its paper.
     strength = (tone - gray) * (255 / np.maximum(tone, DARKEST)) if dark else gray - tone
     ink = np.clip(np.rint(strength), 0, 255).astype(np.uint8)
-    return Ink(np.where(ink > noise_of(ink), ink, 0).astype(np.uint8), dark)
+    return Ink(np.where(ink > max(noise_of(ink), LEAST), ink, 0).astype(np.uint8), dark)
 
 
 def border_tone(gray: Gray) -> int:

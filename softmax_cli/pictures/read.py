@@ -24,11 +24,13 @@ from softmax_cli.pictures.colour import ink_plane
 
 if TYPE_CHECKING:
     from PIL import Image
+    from PIL.ImageFile import ImageFile
 
 MAX_BYTES = 50_000_000
 WORKING_SIDE = 512
 """Longest side, in pixels, at which a single digit is looked for."""
 
+MAX_SIDE = 100_000
 BAND_PIXELS = 1_000_000
 ORIENTATION = 0x0112
 """EXIF tag: how the camera was held."""
@@ -116,18 +118,32 @@ def _decode(content: bytes, kind: formats.Format, side: int) -> tuple[NDArray[np
     """Return the planes (h, w, 1 to 4) of a picture, if it was turned, and the longest side of the file's."""
     content, exif = kind.strip(content)
     with _quiet(kind):
-        picture = kind.open(content)
-        if picture.width * picture.height > kind.max_pixels:
-            raise formats.too_large(f"more than {kind.max_pixels:,} pixels")
+        picture = _open(kind, content)
         longest = max(picture.size)
         factor = math.ceil(longest / side)
         if factor > 1 and kind.name == "JPEG":
             picture.draft(None, (max(1, picture.width // factor), max(1, picture.height // factor)))
             factor = math.ceil(max(picture.size) / side)
+        stored = _orientation(picture, exif)
         picture.load()
-        orientation = _orientation(picture, exif)
+        orientation = _orientation(picture, exif)  # the reader of TIFF has turned the picture already
         planes = np.concatenate(list(_bands(picture, factor)))
-    return _upright(planes, orientation), orientation != 1, longest
+    return _upright(planes, orientation), stored != 1, longest
+
+
+def _open(kind: formats.Format, content: bytes) -> "ImageFile":
+    """Return a picture that is not yet decoded and not larger than its format may be."""
+    from PIL.Image import DecompressionBombError
+
+    try:
+        picture = kind.open(content)
+    except DecompressionBombError as error:
+        raise formats.too_large(f"more than {kind.max_pixels:,} pixels") from error
+    if picture.width * picture.height > kind.max_pixels:
+        raise formats.too_large(f"more than {kind.max_pixels:,} pixels")
+    if max(picture.size) > MAX_SIDE:
+        raise formats.too_large(f"more than {MAX_SIDE:,} pixels on one side")
+    return picture
 
 
 _quieting = threading.Lock()
@@ -180,17 +196,24 @@ def _from_numbers(values: NDArray[np.generic], transparent: object) -> "Image.Im
 
 def _orientation(picture: "Image.Image", exif: bytes) -> int:
     """Return the EXIF orientation, 1 to 8; 1, upright, if it is missing or cannot be read."""
-    from PIL import Image
-
     try:
-        found = picture.getexif()
-        if exif:
-            found = Image.Exif()
-            found.load(exif)
-        value = found.get(ORIENTATION, 1)
+        value = _exif_orientation(exif) if exif else picture.getexif().get(ORIENTATION, 1)
     except _DAMAGED:
         return 1
     return value if value in range(2, 9) else 1
+
+
+def _exif_orientation(exif: bytes) -> int:
+    """Return the orientation in an EXIF block, which has the structure of a TIFF file."""
+    block = exif.removeprefix(b"Exif\0\0")
+    order = "<" if block.startswith(b"II") else ">"
+    (at,) = struct.unpack_from(f"{order}I", block, 4)
+    (count,) = struct.unpack_from(f"{order}H", block, at)
+    for index in range(count):
+        tag, _, _, value = struct.unpack_from(f"{order}HHIH", block, at + 2 + 12 * index)
+        if tag == ORIENTATION:
+            return int(value)
+    return 1
 
 
 def _upright(planes: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:

@@ -15,8 +15,8 @@ from softmax_cli.checkpoint import Checkpoint
 from softmax_cli.config import TrainConfig
 from softmax_cli.data.dataset import Dataset
 from softmax_cli.features import evidence_of, prepare
-from softmax_cli.pictures import draw_digit, draw_plain, read_luminance
 from softmax_cli.model import Model, cross_entropy_gradient, softmax, squared_error_gradient
+from softmax_cli.pictures import draw_digit, draw_plain, read_luminance
 from softmax_cli.report import page as report
 from softmax_cli.report.findings import find
 from softmax_cli.training import start
