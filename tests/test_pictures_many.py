@@ -88,7 +88,9 @@ def touching() -> Gray:
 
 
 def test_touching_digits_are_cut_where_the_ink_is_narrowest() -> None:
-    left, right = split_narrowest(touching())
+    parts = split_narrowest(touching())
+    assert parts
+    left, right = parts
     assert np.array_equal(left + right, touching())
     assert (np.nonzero(left)[1].max(), np.nonzero(right)[1].min()) == pytest.approx((44, 45), abs=6)
 

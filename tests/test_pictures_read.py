@@ -1,5 +1,6 @@
 """Any picture file is read within bounds of time and memory, and no file does harm."""
 
+import functools
 import io
 import os
 import struct
@@ -252,7 +253,13 @@ def png(width: int, height: int, before: bytes = b"", after: bytes = b"") -> byt
 def inflating(kind: bytes) -> bytes:
     """Return a chunk of 100 kB that inflates to 100 MB."""
     start = {b"zTXt": b"k\0\0", b"iCCP": b"k\0\0", b"iTXt": b"k\0\1\0\0\0"}[kind]
-    return chunk(kind, start + zlib.compress(bytes(100_000_000)))
+    return chunk(kind, start + deflated_zeros())
+
+
+@functools.cache
+def deflated_zeros() -> bytes:
+    """Return 100 MB of zeros, deflated."""
+    return zlib.compress(bytes(100_000_000))
 
 
 def real(side: int) -> bytes:

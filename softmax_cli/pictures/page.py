@@ -51,13 +51,10 @@ def find_page(cells: Gray) -> Mask | None:
     split = otsu(cells)
     light = cells >= split
     border = np.concatenate([light[0], light[-1], light[:, 0], light[:, -1]])
+    if border.mean() > MOST_BORDER or light.mean() < LEAST_AREA / 2:
+        return None
     bright = closed(light, STROKE)
-    if (
-        border.mean() > MOST_BORDER
-        or not bright.any()
-        or bright.all()
-        or cells[bright].mean() - cells[~bright].mean() < LEAST_CONTRAST
-    ):
+    if bright.all() or cells[bright].mean() - cells[~bright].mean() < LEAST_CONTRAST:
         return None
     shapes = find_shapes(bright, 1)
     page = shapes.labels == 1 + shapes.mass[1:].argmax()

@@ -79,7 +79,7 @@ def smooth_tone(gray: Gray) -> Floats:
     cells = reduced(gray, 24)
     y, x = (np.linspace(-1, 1, side) for side in cells.shape)
     terms = _quadratic(y, x)
-    residual = cells.ravel() - np.median([*cells.ravel(), *[border_tone(gray)] * (3 * cells.size // 7)])
+    residual = cells.ravel() - np.median(np.append(cells, np.full(3 * cells.size // 7, border_tone(gray))))
     for _ in range(4):
         weight = 1 / (1 + (residual / 16) ** 2)
         normal = (terms * weight[:, None]).T @ terms + 0.02 * np.eye(6) * [0, 1, 1, 1, 1, 1]

@@ -31,7 +31,7 @@ FAINT = 32
 PAGE_SIDE = 1024
 """Longest side, in pixels, at which several digits are looked for."""
 
-CERTAIN, DOUBTFUL = 0.9, 0.97
+CERTAIN, DOUBTFUL = 0.9, 0.6
 """Confidence, 0 to 1, of the parts and of the whole, from and up to which a shape is split."""
 
 BLANK = "the picture is blank"
@@ -127,8 +127,8 @@ def split_touching(
     """
     if confidence is None or not depth or not may_be_two(crop(ink)):
         return [ink]
-    halves = [half for half in split_narrowest(ink) if half.any()]
-    if len(halves) < 2:
+    halves = split_narrowest(ink)
+    if halves is None or not all(half.any() for half in halves):
         return [ink]
     whole, *parts = confidence(np.stack([draw_ink(crop(one), shape) for one in (ink, *halves)]))
     if min(parts) < CERTAIN or whole > DOUBTFUL or min(parts) <= whole:

@@ -127,8 +127,10 @@ def may_be_two(ink: Gray) -> bool:
     return bool(ink.shape[1] >= WIDE * ink.shape[0] and min(ink.shape) >= 6)
 
 
-def split_narrowest(ink: Gray) -> tuple[Gray, Gray]:
+def split_narrowest(ink: Gray) -> tuple[Gray, Gray] | None:
     """Return the left and the right part of ink (h, w), cut where the least ink lies on a straight cut.
+
+    None is returned if that cut crosses more than one stroke, which no cut between two digits does.
 
     The cut passes through the middle half of the width and may lean to either side. Ink farther from the
     middle counts more, up to half as much again.
@@ -147,4 +149,9 @@ def split_narrowest(ink: Gray) -> tuple[Gray, Gray]:
     _, slant, at = best
     row, column = np.indices(ink.shape)
     left = column - slant * (row - middle) < at
+    strokes = (
+        np.diff((left[:, :-1] & ~left[:, 1:] & (ink[:, :-1] > 0)).any(axis=1).astype(int), prepend=0) > 0
+    )
+    if strokes.sum() > 1:
+        return None
     return np.where(left, ink, 0).astype(np.uint8), np.where(left, 0, ink).astype(np.uint8)
