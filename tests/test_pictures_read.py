@@ -117,6 +117,13 @@ def test_heic_without_its_extra_names_the_extra(monkeypatch: pytest.MonkeyPatch)
         read_luminance(b"\0\0\0\x18ftypheic" + bytes(40))
 
 
+def test_heic_is_read_with_its_extra(digit: Gray) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    gray, file = 255 - enlarged(digit), io.BytesIO()
+    heif.from_pillow(Image.fromarray(gray).convert("RGB")).save(file)
+    assert np.abs(read_luminance(file.getvalue()).gray.astype(int) - gray).mean() < 3
+
+
 def test_a_path_may_be_a_text(digit: Gray, file: Path) -> None:
     Image.fromarray(digit).save(file)
     for source in (file, str(file), file.read_bytes()):

@@ -28,7 +28,7 @@ def resize(picture: NDArray[Any], shape: tuple[int, int]) -> Floats:
     return resized
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=32)
 def weights(old: int, new: int) -> Floats:
     """Return the share (new, old) of each old pixel in each new one along one axis; rows sum to 1."""
     scale = old / new
