@@ -4,15 +4,16 @@
 PYTHON ?= python3
 IMAGE ?= tests/pictures/seven.png
 DATA ?= $(HOME)/.cache/softmax
+MODELS ?= model.npz
 
 BIN := .venv/bin
 SOFTMAX := $(BIN)/softmax
 
 .DEFAULT_GOAL := help
-.PHONY: help install download train eval predict report check lint readme test test-floors browser-test soak bench clean
+.PHONY: help install download train eval predict report check lint readme test test-floors browser-test soak bench pictures-bench clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 install: .venv/installed  ## create .venv and install softmax into it
 
@@ -57,10 +58,13 @@ browser-test: .venv/installed-browser tests/browser/node_modules  ## test the re
 	$(BIN)/pytest --override-ini addopts='-q --strict-markers' tests/browser
 
 soak: .venv/installed-dev  ## the long variants of the tests that damage files and kill processes
-	SOFTMAX_SOAK=1 $(BIN)/pytest tests/test_checkpoint.py tests/test_image.py tests/test_durability.py
+	SOFTMAX_SOAK=1 $(BIN)/pytest tests/test_checkpoint.py tests/test_pictures_read.py tests/test_durability.py
 
 bench: .venv-bench/installed  ## compare with other trainers (an hour): make bench DATA=FOLDER, with mnist/ in it
 	.venv-bench/bin/python benchmarks/run.py --data '$(DATA)'
+
+pictures-bench: .venv/installed-dev  ## accuracy by kind of picture: make pictures-bench DATA=folder MODELS='a.npz b.npz'
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/pictures.py --data-dir '$(DATA)' $(MODELS)
 
 clean:  ## remove all environments and caches, but no models
 	rm -rf .venv .venv-bench .venv-floors tests/browser/node_modules .mypy_cache .pytest_cache .ruff_cache dist

@@ -33,11 +33,12 @@ if TYPE_CHECKING:
     from softmax_cli.explanation import explain as explain
     from softmax_cli.features import FeatureMap as FeatureMap
     from softmax_cli.features import fit_features as fit_features
-    from softmax_cli.image import prepare_picture as prepare_picture
     from softmax_cli.model import Model as Model
     from softmax_cli.model import evidence as evidence
     from softmax_cli.model import log_softmax as log_softmax
     from softmax_cli.model import softmax as softmax
+    from softmax_cli.pictures import find_digits as find_digits
+    from softmax_cli.pictures import prepare_picture as prepare_picture
     from softmax_cli.runs import resume_run as resume_run
     from softmax_cli.runs import run_epochs as run_epochs
     from softmax_cli.runs import start_run as start_run
@@ -61,8 +62,8 @@ _MODULES = {
     "evaluation": ("Evaluation", "compare_evaluations", "evaluate"),
     "explanation": ("explain",),
     "features": ("FeatureMap", "fit_features"),
-    "image": ("prepare_picture",),
     "model": ("Model", "evidence", "log_softmax", "softmax"),
+    "pictures": ("find_digits", "prepare_picture"),
     "runs": ("resume_run", "run_epochs", "start_run", "train"),
     "training": ("State", "fit", "start"),
 }

@@ -12,8 +12,8 @@ from softmax_cli.checkpoint import Checkpoint, load_checkpoint
 from softmax_cli.errors import CheckpointError, DataError, DivergenceError
 from softmax_cli.explanation import Explanation, explain
 from softmax_cli.features import evidence_blocks
-from softmax_cli.image import Prepared, prepare_picture
 from softmax_cli.model import Floats, softmax
+from softmax_cli.pictures import Prepared, prepare_picture
 
 
 class Prediction(NamedTuple):

@@ -90,7 +90,10 @@ def test_a_bad_picture_does_not_stop_the_others(
     monkeypatch.setenv("SOFTMAX_DEBUG", "1")
     result = invoke("predict", PICTURE, "bad.png", "-c", model_file)
     assert "Traceback" in result.stderr
-    assert (result.exit_code, result.stderr.count("error: bad.png is not a PNG or JPEG")) == (1, 1)
+    assert (result.exit_code, result.stderr.count("error: bad.png is not a picture in a known format")) == (
+        1,
+        1,
+    )
 
 
 def test_a_blank_picture_has_an_answer_and_a_warning(invoke: Invoke, model_file: Path, work: Path) -> None:

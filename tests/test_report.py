@@ -23,8 +23,8 @@ from softmax_cli.classifier import Classifier
 from softmax_cli.config import TrainConfig
 from softmax_cli.data.catalog import Usual
 from softmax_cli.data.dataset import Dataset
-from softmax_cli.image import encode_png
 from softmax_cli.model import Model
+from softmax_cli.pictures import encode_png
 from softmax_cli.report import charts, page, pictures
 from softmax_cli.report.findings import Findings, find_mistakes
 from softmax_cli.training import start

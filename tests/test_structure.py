@@ -22,7 +22,7 @@ PACKAGE = Path(softmax_cli.__file__).parent
 
 LAYERS = """
 softmax_cli model metrics calibration comparison backend config files errors
-solvers features augment pictures image data
+solvers features augment pictures data
 training checkpoint explanation
 runs classifier evaluation report estimator export
 cli __main__
@@ -34,7 +34,7 @@ PLACES = {
     "tqdm": ("cli",),
     "requests": ("data.download",),
     "urllib3": ("data.download",),
-    "PIL": ("image", "pictures"),
+    "PIL": ("pictures",),
     "matplotlib": ("report.charts",),
     "jinja2": ("report.page",),
     "dask": ("backend",),

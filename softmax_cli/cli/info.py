@@ -56,7 +56,7 @@ def _describe_dataset(path: Path, sheet: Path | None, source: Any, as_json: bool
     from softmax_cli.data.loading import load_dataset
     from softmax_cli.data.summary import describe_dataset, sample_sheet
     from softmax_cli.files import atomic_write, check_writable
-    from softmax_cli.image import encode_png
+    from softmax_cli.pictures import encode_png
 
     if sheet:
         check_writable(sheet)

@@ -14,7 +14,7 @@ from softmax_cli.cli.terminal import bars, escape, half_blocks, signed_picture, 
 
 if TYPE_CHECKING:
     from softmax_cli.classifier import Classifier, Prediction
-    from softmax_cli.image import Prepared
+    from softmax_cli.pictures import Prepared
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softmax_cli.data.dataset import Dataset
-from softmax_cli.image import encode_png
+from softmax_cli.pictures import encode_png
 from softmax_cli.report.findings import Findings, Mistake
 from softmax_cli.training import State
 

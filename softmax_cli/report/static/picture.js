@@ -1,7 +1,13 @@
-// From a drawing to the image that the model's data set would have drawn: softmax_cli/image.py again, whose
-// text defines each step. Pictures are { width, height, data }, data row by row.
+// From a drawing to the image that the model's data set would have drawn, as softmax_cli/pictures draws it:
+// crop, stroke width and centring. A drawing has no lines, frames or shadows, so nothing is removed.
+// Pictures are { width, height, data }, data row by row.
 
-const TIE = 1e-9; // what is as near as this to a half is one, in whatever order it was added up
+const FINE = 3, BOX = 20; // the stroke width is changed in a drawing FINE * BOX pixels long
+const MARGIN = 2 * FINE;
+const STROKE = 2.4; // width of strokes in pixels of the box
+const THINNEST = 0.3; // share of its width that a stroke may lose on each side
+const SOFTNESS = 1.5; // width of the outline of strokes
+const LEAST = 2; // strength of ink that is rounding
 
 // The lightness of what is on a canvas, in whole numbers from 0 to 255 (ITU-R BT.601).
 function luminance(canvas) {
@@ -24,12 +30,88 @@ function drawDigit(gray) {
   const ink = { width, height, data: keepShapes(inkOf(gray), width, height) };
   const box = crop(ink);
   if (!box) return new Uint8Array(ROWS * COLS);
-  const longest = Math.round((Math.min(ROWS, COLS) * 20) / 28);
-  const scale = longest / Math.max(box.width, box.height);
-  const side = (length) => Math.max(1, Math.floor(length * scale + 0.5));
-  const small = resize(box, side(box.width), side(box.height));
+  const small = fit(normaliseStroke(box), Math.max(1, Math.floor((Math.min(ROWS, COLS) * 20) / 28 + 0.5)));
   const most = small.data.reduce((a, b) => Math.max(a, b), 0);
   return rounded(centre(small).map((value) => value * (255 / most)));
+}
+
+// The picture with its longest side at `longest` pixels.
+function fit(picture, longest) {
+  const scale = longest / Math.max(picture.width, picture.height);
+  const side = (length) => Math.max(1, Math.floor(length * scale + 0.5));
+  return resize(picture, side(picture.width), side(picture.height));
+}
+
+// Cropped ink, in [0, 1], with strokes as wide as those of MNIST: the outline is moved along the distance.
+function normaliseStroke(box) {
+  const full = padded(fit(box, FINE * BOX), MARGIN);
+  const most = full.data.reduce((a, b) => Math.max(a, b), 0);
+  const body = percentile(full.data.filter((value) => value > 0.3 * most), 0.75);
+  const clip = (value) => Math.min(Math.max(value, 0), 1);
+  const mask = { ...full, data: full.data.map((value) => clip(4 * (clip(value / body) - 0.5) + 0.5)) };
+  const width = strokeWidth(mask);
+  const growth = Math.max((FINE * STROKE - width) / 2, -THINNEST * width);
+  const distance = signedDistance(mask, Math.ceil(Math.abs(growth) + SOFTNESS) + 1);
+  const drawn = { ...full, data: distance.map((value) => clip(0.5 - (value - growth) / SOFTNESS)) };
+  return cut(drawn, (value) => value > 0.3) || mask;
+}
+
+function padded({ width, height, data }, margin) {
+  const made = { width: width + 2 * margin, height: height + 2 * margin };
+  made.data = new Float64Array(made.width * made.height);
+  data.forEach((value, p) => {
+    made.data[(Math.floor(p / width) + margin) * made.width + (p % width) + margin] = value;
+  });
+  return made;
+}
+
+// Linear between the two nearest of the sorted values, as numpy.percentile.
+function percentile(values, share) {
+  const sorted = Float64Array.from(values).sort(), at = share * (sorted.length - 1), low = Math.floor(at);
+  return sorted[low] + (at - low) * (sorted[Math.min(low + 1, sorted.length - 1)] - sorted[low]);
+}
+
+// Mean width of strokes: twice the area over the length of the outline, the sum of the gradient's magnitude.
+function strokeWidth({ width, height, data }) {
+  const slope = (p, i, length, step) => {
+    if (length < 2) return 0;
+    if (i === 0) return data[p + step] - data[p];
+    if (i === length - 1) return data[p] - data[p - step];
+    return (data[p + step] - data[p - step]) / 2;
+  };
+  let area = 0, outline = 0;
+  data.forEach((value, p) => {
+    area += value;
+    outline += Math.hypot(slope(p, Math.floor(p / width), height, width), slope(p, p % width, width, 1));
+  });
+  return (2 * area) / Math.max(outline, 1e-6);
+}
+
+// Distance to the outline of what is at least a half, negative inside, exact up to `reach`.
+function signedDistance({ width, height, data }, reach) {
+  const inside = Uint8Array.from(data, (value) => value >= 0.5);
+  const to = [0, 1].map((side) => distanceTo(inside, side, width, height, reach));
+  return Float64Array.from(inside, (is, p) => (is ? 0.5 - to[0][p] : to[1][p] - 0.5));
+}
+
+// Distance from each pixel to the nearest one that is `side`: along rows first, then over rows.
+function distanceTo(inside, side, width, height, reach) {
+  const squares = new Float64Array(inside.length);
+  for (let p = 0; p < inside.length; p++) {
+    const left = p - (p % width);
+    let nearest = 2 * reach;
+    for (let q = Math.max(left, p - reach); q <= Math.min(left + width - 1, p + reach); q++) {
+      if (inside[q] === side) nearest = Math.min(nearest, Math.abs(q - p));
+    }
+    squares[p] = nearest ** 2;
+  }
+  return squares.map((best, p) => {
+    for (let shift = -reach; shift <= reach; shift++) {
+      const q = p + shift * width;
+      if (q >= 0 && q < squares.length) best = Math.min(best, squares[q] + shift ** 2);
+    }
+    return Math.min(Math.sqrt(best), reach);
+  });
 }
 
 function drawPlain(gray) {
@@ -38,13 +120,13 @@ function drawPlain(gray) {
   const scale = Math.max(gray.height / ROWS, gray.width / COLS);
   const [width, height] = [COLS, ROWS].map((side, i) =>
     Math.max([gray.width, gray.height][i], halfToEven(side * scale)));
-  const padded = { width, height, data: new Float64Array(width * height).fill(dark ? 255 - background : background) };
+  const whole = { width, height, data: new Float64Array(width * height).fill(dark ? 255 - background : background) };
   const left = Math.floor((width - gray.width) / 2), top = Math.floor((height - gray.height) / 2);
   gray.data.forEach((value, p) => {
     const r = Math.floor(p / gray.width) + top, c = (p % gray.width) + left;
-    padded.data[r * width + c] = dark ? 255 - value : value;
+    whole.data[r * width + c] = dark ? 255 - value : value;
   });
-  return rounded(resize(padded, COLS, ROWS).data);
+  return rounded(resize(whole, COLS, ROWS).data);
 }
 
 // The outermost rows and columns.
@@ -59,20 +141,15 @@ function lowerMedian(values) {
   return [...values].sort((a, b) => a - b)[(values.length - 1) >> 1];
 }
 
-// Each pixel's distance from the background on the side of the ink; 0 where it is no more than noise.
+// Strength of the ink, 0 to 255: how far a pixel is from the tone of the paper. Dark ink is relative to the
+// tone, light ink is not. Polarity is the sign of the third powers of the differences.
 function inkOf(gray) {
-  const edge = border(gray), background = lowerMedian(edge);
-  const noise = 3 * lowerMedian(edge.map((value) => Math.abs(value - background)));
-  let below = 0, above = 0;
-  for (const value of gray.data) {
-    const square = (value - background) ** 2;
-    if (value < background) below += square;
-    else above += square;
-  }
-  const sign = below > above ? -1 : 1;
+  const tone = lowerMedian(border(gray));
+  const cubes = gray.data.reduce((sum, value) => sum + (value - tone) ** 3, 0);
+  const scale = cubes < 0 ? -255 / Math.max(tone, 40) : 1;
   return Int32Array.from(gray.data, (value) => {
-    const ink = sign * (value - background);
-    return ink > noise ? ink : 0;
+    const ink = halfToEven(Math.min(Math.max(scale * (value - tone), 0), 255));
+    return ink > LEAST ? ink : 0;
   });
 }
 
@@ -95,43 +172,56 @@ function otsu(ink) {
   return best;
 }
 
-// Only the ink that hangs together, at corners too, with some that reaches the threshold.
+// Only shapes that somewhere reach Otsu's threshold, of ink that is at least half of it and 8-connected, with
+// the weaker pixels round them.
 function keepShapes(ink, width, height) {
-  const threshold = otsu(ink), kept = new Int32Array(ink.length), seen = new Uint8Array(ink.length);
+  const threshold = otsu(ink), weak = Math.max(1, halfToEven(0.5 * threshold));
+  const kept = new Int32Array(ink.length), seen = new Uint8Array(ink.length);
+  const around = function* (p) {
+    const r = Math.floor(p / width), c = p % width;
+    for (let y = Math.max(r - 1, 0); y <= Math.min(r + 1, height - 1); y++) {
+      for (let x = Math.max(c - 1, 0); x <= Math.min(c + 1, width - 1); x++) yield y * width + x;
+    }
+  };
   for (let start = 0; start < ink.length; start++) {
-    if (!ink[start] || seen[start]) continue;
+    if (ink[start] < weak || seen[start]) continue;
     const shape = [start];
     let strongest = 0;
     seen[start] = 1;
     for (let i = 0; i < shape.length; i++) {
-      const r = Math.floor(shape[i] / width), c = shape[i] % width;
       strongest = Math.max(strongest, ink[shape[i]]);
-      for (let y = Math.max(r - 1, 0); y <= Math.min(r + 1, height - 1); y++) {
-        for (let x = Math.max(c - 1, 0); x <= Math.min(c + 1, width - 1); x++) {
-          const p = y * width + x;
-          if (ink[p] && !seen[p]) {
-            seen[p] = 1;
-            shape.push(p);
-          }
+      for (const p of around(shape[i])) {
+        if (ink[p] >= weak && !seen[p]) {
+          seen[p] = 1;
+          shape.push(p);
         }
       }
     }
-    if (strongest >= threshold) for (const p of shape) kept[p] = ink[p];
+    if (strongest < threshold) continue;
+    for (const p of shape) {
+      kept[p] = ink[p];
+      for (const q of around(p)) if (ink[q] < weak) kept[q] = ink[q];
+    }
   }
   return kept;
 }
 
 // The box round the ink that has at least a third of the strongest; null where there is none.
-function crop({ width, height, data }) {
-  const most = data.reduce((a, b) => Math.max(a, b), 0);
-  if (!most) return null;
-  let top = height, bottom = 0, left = width, right = 0;
+function crop(ink) {
+  const most = ink.data.reduce((a, b) => Math.max(a, b), 0);
+  return most ? cut(ink, (value) => 3 * value >= most) : null;
+}
+
+// The box round the pixels for which `holds`; null where there are none.
+function cut({ width, height, data }, holds) {
+  let top = height, bottom = -1, left = width, right = -1;
   data.forEach((value, p) => {
-    if (3 * value < most) return;
+    if (!holds(value)) return;
     const r = Math.floor(p / width), c = p % width;
     top = Math.min(top, r); bottom = Math.max(bottom, r);
     left = Math.min(left, c); right = Math.max(right, c);
   });
+  if (bottom < 0) return null;
   const box = { width: right - left + 1, height: bottom - top + 1 };
   box.data = Float64Array.from({ length: box.width * box.height }, (_, p) =>
     data[(top + Math.floor(p / box.width)) * width + left + (p % box.width)]);
@@ -177,7 +267,7 @@ function centre({ width, height, data }) {
     col += value * (p % width);
   });
   const corner = (side, found, middle) =>
-    Math.min(Math.max(Math.ceil(side / 2 - 0.5 - middle - TIE), 0), side - found);
+    Math.min(Math.max(Math.ceil(Number((side / 2 - 0.5 - middle).toFixed(6))), 0), side - found);
   const top = corner(ROWS, height, row / mass), left = corner(COLS, width, col / mass);
   const canvas = new Float64Array(ROWS * COLS);
   data.forEach((value, p) => {
@@ -187,7 +277,7 @@ function centre({ width, height, data }) {
 }
 
 function rounded(values) {
-  return Uint8Array.from(values, (value) => Math.min(Math.max(Math.floor(value + (0.5 + TIE)), 0), 255));
+  return Uint8Array.from(values, (value) => Math.min(Math.max(Math.floor(value + 0.5), 0), 255));
 }
 
 // As Python rounds: halves to the even neighbour.

@@ -1,0 +1,141 @@
+"""Measure how well pictures of digits are read, by kind of picture: python benchmarks/pictures.py --help.
+
+Pictures are drawn from test images of MNIST by tests/drawing.py, with a fixed seed. Printed are the
+accuracy of each checkpoint by kind, rows of digits that are read exactly, single digits that are split,
+drawings of other things that are doubted, and the time that a picture takes.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from softmax_cli import Classifier, Source, load_dataset
+from softmax_cli.pictures import find_digits, prepare_picture
+from tests.drawing import KINDS, OTHERS, draw_kind, draw_other, draw_row, encode, strokes_of, usual_pose
+from tests.drawing import ink_of as ink_of_strokes
+
+SHAPE = (28, 28)
+FONTS = ("Breip", "Humor", "Femke", "Yusei", "Klee", "Kristi", "Bwht", "Dkg", "Rufscript", "Delphine")
+
+Gray = NDArray[np.uint8]
+
+
+def main() -> None:
+    """Print one table after the other."""
+    options = parser().parse_args()
+    models = {path.stem: Classifier.load(path) for path in options.checkpoints}
+    data = load_dataset("mnist", "test", Source(options.data_dir, offline=True))
+    chosen = np.random.default_rng(options.seed).permutation(len(data.labels))[: options.digits]
+    images, labels = [np.asarray(data.images[index]) for index in chosen], data.labels[chosen]
+    print_row("kind", [*models, "ms", "warned"])
+    for kind in KINDS:
+        report(kind, [draw_kind(kind, image, seed) for seed, image in enumerate(images)], labels, models)
+    fonts = list(glyphs(options.fonts))
+    if fonts:
+        pictures, digits = zip(*fonts, strict=True)
+        report(f"{len(fonts) // 10} fonts", list(pictures), np.array(digits), models)
+    print_rows(images, labels, models, options.rows)
+    print_split(images, models, options.digits)
+    print_others(options.digits // 2)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the options of the benchmark."""
+    found = argparse.ArgumentParser(description=__doc__)
+    found.add_argument("checkpoints", nargs="+", type=Path, help="models of MNIST")
+    found.add_argument("--data-dir", type=Path, required=True, help="folder with mnist/ in it")
+    found.add_argument("--digits", type=int, default=200, help="pictures of each kind")
+    found.add_argument("--rows", type=int, default=50, help="rows of 3 to 8 digits")
+    found.add_argument("--fonts", type=Path, default=Path("/usr/share/fonts"), help="folder with fonts")
+    found.add_argument("--seed", type=int, default=0)
+    return found
+
+
+def print_row(name: str, cells: list[Any]) -> None:
+    """Print a name and cells in columns."""
+    print(f"{name:24}", *(f"{cell:>9}" for cell in cells), flush=True)
+
+
+def share(hits: NDArray[np.bool_]) -> str:
+    """Return a share in per cent."""
+    return f"{100 * np.mean(hits):.1f} %"
+
+
+def report(kind: str, pictures: list[bytes], labels: NDArray[Any], models: dict[str, Classifier]) -> None:
+    """Print the accuracy of all models on pictures of one digit, and the processor time of each."""
+    start = time.process_time()
+    prepared = [prepare_picture(picture, SHAPE, "digit") for picture in pictures]
+    spent = (time.process_time() - start) / len(pictures)
+    found = [share(model.predict(np.stack([one.image for one in prepared])) == labels)
+             for model in models.values()]  # fmt: skip
+    print_row(
+        kind, [*found, f"{1000 * spent:.1f}", share(np.array([bool(one.warnings) for one in prepared]))]
+    )
+
+
+def glyphs(folder: Path) -> Iterator[tuple[bytes, int]]:
+    """Yield pictures of the digits of fonts that imitate handwriting, thinned and drawn with a pen."""
+    rng = np.random.default_rng(0)
+    for path in sorted(folder.rglob("*.[to]tf")):
+        if not path.stem.startswith(FONTS):
+            continue
+        for digit in range(10):
+            glyph = Image.new("L", SHAPE)
+            ImageDraw.Draw(glyph).text((14, 14), str(digit), 255, ImageFont.truetype(path, 24), anchor="mm")
+            if np.asarray(glyph).max() < 200:
+                continue
+            ink = ink_of_strokes(
+                strokes_of(np.asarray(glyph)), (200, 200), rng.uniform(2, 9), usual_pose(rng)
+            )
+            yield encode(Image.fromarray((255 * (1 - ink)).astype(np.uint8))), digit
+
+
+def print_rows(images: list[Gray], labels: NDArray[Any], models: dict[str, Classifier], count: int) -> None:
+    """Print the share of rows of 3 to 8 digits that are read exactly, and cut into the right number."""
+    rng, exact, cut = np.random.default_rng(1), {name: [] for name in models}, {name: [] for name in models}
+    for seed in range(count):
+        chosen = rng.integers(0, len(images), rng.integers(3, 9))
+        picture = draw_row([images[index] for index in chosen], seed)
+        for name, model in models.items():
+            found = find_digits(picture, SHAPE, None, confidence_of(model))
+            cut[name].append(len(found) == len(chosen))
+            read = model.predict(np.stack([one.image for one in found])) if cut[name][-1] else None
+            exact[name].append(read is not None and bool((read == labels[chosen]).all()))
+    print_row("rows read exactly", [share(np.array(hits)) for hits in exact.values()])
+    print_row("rows cut exactly", [share(np.array(hits)) for hits in cut.values()])
+
+
+def confidence_of(model: Classifier) -> Callable[[Gray], NDArray[np.float64]]:
+    """Return the function that `find_digits` asks for the confidence in images."""
+    return lambda images: model.predict_proba(images).max(axis=1)
+
+
+def print_split(images: list[Gray], models: dict[str, Classifier], count: int) -> None:
+    """Print the share of single digits in which several are found."""
+    kinds = ["pen 4", "pen 8", "paper", "jpeg"]
+    pictures = [draw_kind(kinds[seed % 4], image, seed) for seed, image in enumerate(images[:count])]
+    found = [
+        share(np.array([len(find_digits(one, SHAPE, None, confidence_of(model))) != 1 for one in pictures]))
+        for model in models.values()
+    ]
+    print_row("single digits split", found)
+
+
+def print_others(count: int) -> None:
+    """Print how many drawings of other things are doubted by their outline alone."""
+    for name in OTHERS:
+        prepared = [prepare_picture(draw_other(name, seed), SHAPE, "digit") for seed in range(count)]
+        print_row(f"{name}: doubted", [share(np.array([bool(one.warnings) for one in prepared]))])
+
+
+if __name__ == "__main__":
+    main()

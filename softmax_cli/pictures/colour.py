@@ -1,0 +1,85 @@
+"""From colours and transparency to one grey plane in which ink and paper differ.
+
+Luminance is L = (19595 R + 38470 G + 7471 B + 32768) >> 16 (ITU-R BT.601).
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Gray = NDArray[np.uint8]
+
+OPAQUE = 200
+"""Opacity, of 255, from which a pixel is taken to have its full colour."""
+
+ONE_COLOUR = 80
+"""Spread of luminance up to which opaque pixels are taken to be ink of one colour."""
+
+WORTH = 2.0
+"""How many times more contrast than luminance another plane must have to be used instead."""
+
+
+Plane = NDArray[np.int16]
+
+PLANES: dict[str, Callable[[Plane, Plane, Plane], Plane]] = {
+    "red": lambda red, green, blue: red,
+    "green": lambda red, green, blue: green,
+    "blue": lambda red, green, blue: blue,
+    "red minus green": lambda red, green, blue: (255 + red - green) // 2,
+    "blue minus yellow": lambda red, green, blue: (510 + 2 * blue - red - green) // 4,
+}
+"""Planes in which the ink is looked for if luminance shows little of it."""
+
+
+def ink_plane(planes: NDArray[np.uint8]) -> tuple[Gray, tuple[str, ...]]:
+    """Return planes (h, w, n), n = 1 for grey, 3 for RGB or 4 for RGBA, as one (h, w), and the steps."""
+    if planes.shape[2] == 1:
+        return planes[:, :, 0], ()
+    if planes.shape[2] == 3:
+        return _colours(planes)
+    opacity = planes[:, :, 3]
+    gray = luminance(planes[:, :, :3])
+    if _is_ink(gray, opacity):
+        return 255 - opacity, ("ink found by transparency",)
+    if opacity.min() == 255:
+        return _colours(planes[:, :, :3])
+    share = opacity / np.float32(255)
+    return np.rint(gray * share + 255 * (1 - share)).astype(np.uint8), ("laid over white",)
+
+
+def luminance(colours: NDArray[np.uint8]) -> Gray:
+    """Return colours (h, w, 3) as luminance (h, w)."""
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(np.ascontiguousarray(colours)).convert("L"))
+
+
+def _is_ink(gray: Gray, opacity: Gray) -> bool:
+    """Tell whether the picture is ink of one colour on a transparent sheet."""
+    opaque = gray[opacity >= OPAQUE]
+    if not opaque.size or (opacity < 128).mean() < 0.2:
+        return False
+    low, high = np.percentile(opaque, (1, 99))
+    return bool(high - low <= ONE_COLOUR)
+
+
+def _colours(colours: NDArray[np.uint8]) -> tuple[Gray, tuple[str, ...]]:
+    """Return luminance, or the channel or difference of channels in which the ink is far stronger."""
+    gray = luminance(colours)
+    coarse = colours[::3, ::3].astype(np.int16)
+    if _contrast(gray[::3, ::3]) * WORTH > 128:  # no plane can have more
+        return gray, ()
+    contrasts = {name: _contrast(plane(*np.moveaxis(coarse, -1, 0))) for name, plane in PLANES.items()}
+    best = max(contrasts, key=lambda name: contrasts[name])
+    if contrasts[best] < WORTH * max(_contrast(gray[::3, ::3]), 4):
+        return gray, ()
+    found = PLANES[best](*np.moveaxis(colours.astype(np.int16), -1, 0))
+    return found.astype(np.uint8), (f"ink found by colour: {best}",)
+
+
+def _contrast(plane: NDArray[np.integer]) -> float:
+    """Return how far the outermost hundredth of the values is from their median, on average."""
+    distance = np.abs(plane.ravel().astype(np.int16) - np.int16(np.median(plane)))
+    count = max(1, len(distance) // 100)
+    return float(np.partition(distance, -count)[-count:].mean())

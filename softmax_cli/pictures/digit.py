@@ -1,0 +1,130 @@
+"""Draw ink as MNIST draws its digits: stroke width, box, centre of mass, brightness.
+
+The digits of MNIST were fitted into a box of 20 pixels and centred by mass in 28 (LeCun, Cortes and
+Burges). Their strokes are about 2.4 pixels wide, those of other pens are not, and a thin line turns grey
+when it is averaged down. The width is therefore changed first, with the signed Euclidean distance to the
+outline of the ink; the distance is exact (Felzenszwalb and Huttenlocher, Theory of Computing, 2012).
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softmax_cli.pictures.resize import centre_of_mass, fit, place
+
+Floats = NDArray[np.float64]
+Gray = NDArray[np.uint8]
+
+BOX, SHEET = 20, 28
+"""Sides of the box and of the image of MNIST."""
+
+STROKE = 2.4
+"""Stroke width, in pixels of the box, that is drawn: it gives redrawn training digits the ink of MNIST."""
+
+FINE = 3
+"""Pixels per pixel of the box at which the width is changed."""
+
+MARGIN = 2 * FINE
+THINNEST = 0.3
+"""A stroke loses at most this share of its width on each side, so that it does not vanish."""
+
+SOFTNESS = 1.5
+"""Width in fine pixels of the outline of the strokes that are drawn."""
+
+
+def draw_ink(ink: NDArray[Any], shape: tuple[int, int]) -> Gray:
+    """Return ink (h, w), not all 0, as an image (rows, cols) of the data set."""
+    return draw_strokes(normalise_stroke(crop(ink)), shape)
+
+
+def draw_strokes(strokes: Floats, shape: tuple[int, int]) -> Gray:
+    """Return strokes of normal width (h, w) as an image (rows, cols) of the data set."""
+    small = fit(strokes, box_side(shape))
+    return rounded(place(small, shape) * (255 / small.max()))
+
+
+def box_side(shape: tuple[int, int]) -> int:
+    """Return the longest side of a digit in an image of `shape`: 20 in 28."""
+    return max(1, math.floor(min(shape) * BOX / SHEET + 0.5))
+
+
+def looks_drawn(gray: Gray) -> bool:
+    """Tell whether an image has the box, the centre of mass and the brightness of those of MNIST."""
+    rows, columns = np.flatnonzero(gray.any(axis=1)), np.flatnonzero(gray.any(axis=0))
+    if not len(rows) or gray.max() < 200:
+        return False
+    edges = np.concatenate([gray[0], gray[-1], gray[:, 0], gray[:, -1]])
+    box = max(np.ptp(rows), np.ptp(columns)) + 1
+    middle = [side / 2 - 0.5 for side in gray.shape]
+    offset = np.abs(np.subtract(centre_of_mass(gray), middle)).max()
+    return bool(not edges.any() and abs(box - box_side(gray.shape)) <= 1 and offset <= 1)
+
+
+def crop(ink: NDArray[Any]) -> NDArray[Any]:
+    """Return ink (h, w) cut to the box of what is at least a third of the strongest."""
+    strong = 3 * ink.astype(np.float64) >= ink.max()
+    rows, columns = np.flatnonzero(strong.any(axis=1)), np.flatnonzero(strong.any(axis=0))
+    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def normalise_stroke(ink: NDArray[Any]) -> Floats:
+    """Return cropped ink (h, w) about 60 pixels long, in [0, 1], with strokes of MNIST's width."""
+    full = np.pad(fit(ink, FINE * BOX), MARGIN)
+    body = np.percentile(full[full > 0.3 * full.max()], 75)
+    mask = np.clip(4 * (np.clip(full / body, 0, 1) - 0.5) + 0.5, 0, 1)
+    width = stroke_width(mask)
+    growth = max((FINE * STROKE - width) / 2, -THINNEST * width)
+    distance = signed_distance(mask >= 0.5, math.ceil(abs(growth) + SOFTNESS) + 1)
+    drawn = np.clip(0.5 - (distance - growth) / SOFTNESS, 0, 1)
+    rows, columns = np.flatnonzero(drawn.max(axis=1) > 0.3), np.flatnonzero(drawn.max(axis=0) > 0.3)
+    if not len(rows):
+        return np.asarray(mask)
+    return np.asarray(drawn[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+
+
+def stroke_width(mask: Floats) -> float:
+    """Return the mean width of strokes (h, w) in [0, 1]: twice the area over the length of the outline.
+
+    The length is the total variation, the integral of the gradient's magnitude.
+    """
+    down, right = np.gradient(mask)
+    return float(2 * mask.sum() / max(np.hypot(down, right).sum(), 1e-6))
+
+
+def signed_distance(mask: NDArray[np.bool_], reach: int) -> Floats:
+    """Return the distance in pixels to the outline of a mask (h, w), negative inside.
+
+    The outline lies half a pixel from the nearest pixel on the other side. Distances are exact up to
+    `reach` and at least `reach` - 1/2 beyond.
+    """
+    outside, inside = distance_to(np.stack([mask, ~mask]), reach)
+    return np.asarray(np.where(mask, 0.5 - inside, outside - 0.5))
+
+
+def distance_to(masks: NDArray[np.bool_], reach: int) -> Floats:
+    """Return the Euclidean distance from each pixel to the nearest one in its mask (n, h, w).
+
+    Distances above `reach` are returned as `reach`. Along the rows the distance follows from running
+    maxima; then d² = min over rows r of (row distance)² + r².
+    """
+    far = 2 * reach
+    column = np.arange(masks.shape[2])
+    before = np.maximum.accumulate(np.where(masks, column, -far), axis=2)
+    after = np.minimum.accumulate(np.where(masks, column, column[-1] + far)[:, :, ::-1], axis=2)[:, :, ::-1]
+    squares = np.minimum(column - before, after - column).astype(np.float32) ** 2
+    padded = np.pad(squares, ((0, 0), (reach, reach), (0, 0)), constant_values=far**2)
+    best = squares
+    for shift in range(1, reach + 1):
+        nearer = np.minimum(
+            padded[:, reach - shift : -reach - shift],
+            padded[:, reach + shift : padded.shape[1] - reach + shift],
+        )
+        best = np.minimum(best, nearer + shift**2)
+    return np.minimum(np.sqrt(best.astype(np.float64)), reach)
+
+
+def rounded(values: Floats) -> Gray:
+    """Return values as grey levels 0 to 255."""
+    return np.clip(np.floor(values + 0.5), 0, 255).astype(np.uint8)

@@ -1,0 +1,37 @@
+"""The result of preparing a picture."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Gray = NDArray[np.uint8]
+
+
+class Box(NamedTuple):
+    """A rectangle in a picture, in pixels; `bottom` and `right` are the first row and column outside."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
+class Prepared(NamedTuple):
+    """A picture as the model sees it.
+
+    Attributes:
+        image: uint8 (rows, cols), light on black.
+        steps: What was done, in order.
+        warnings: What is doubtful about the picture.
+        blank: There is nothing to read; `image` has no ink.
+        box: Where the digit is in the picture, upright, in pixels of the file; None for a whole picture.
+        line: Number of the line of digits, from 0; None for a whole picture.
+    """
+
+    image: Gray
+    steps: tuple[str, ...]
+    warnings: tuple[str, ...]
+    blank: bool = False
+    box: Box | None = None
+    line: int | None = None

@@ -1,0 +1,87 @@
+"""Resize pictures and place them by their centre of mass."""
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+def fit(picture: NDArray[Any], longest: int) -> Floats:
+    """Resize so that the longest side becomes `longest` pixels, keeping the proportions."""
+    scale = longest / max(picture.shape)
+    height, width = (max(1, math.floor(side * scale + 0.5)) for side in picture.shape)
+    return resize(picture, (height, width))
+
+
+def resize(picture: NDArray[Any], shape: tuple[int, int]) -> Floats:
+    """Resize a picture (h, w) to `shape`, along one axis after the other.
+
+    An output pixel is the mean of what it covers if the axis shrinks, and interpolated linearly between
+    the two nearest pixel centres if it grows.
+    """
+    rows, columns = (weights(old, new) for old, new in zip(picture.shape, shape, strict=True))
+    resized: Floats = rows @ picture @ columns.T
+    return resized
+
+
+@functools.lru_cache(maxsize=32)
+def weights(old: int, new: int) -> Floats:
+    """Return the share (new, old) of each old pixel in each new one along one axis; rows sum to 1."""
+    scale = old / new
+    index = np.arange(old)
+    if new < old:  # the length of the overlap of [i·scale, (i + 1)·scale) with [j, j + 1)
+        left = np.arange(new)[:, None] * scale
+        shares = np.maximum(np.minimum(left + scale, index + 1) - np.maximum(left, index), 0)
+    else:
+        centre = np.clip((np.arange(new)[:, None] + 0.5) * scale - 0.5, 0, old - 1)
+        shares = np.maximum(1 - np.abs(centre - index), 0)
+    found: Floats = shares / shares.sum(axis=1, keepdims=True)
+    found.flags.writeable = False
+    return found
+
+
+def centre_of_mass(picture: NDArray[Any]) -> tuple[float, float]:
+    """Return the mean row and column of a picture (h, w) that is not black."""
+    row, column = (
+        float(profile @ np.arange(len(profile)) / profile.sum())
+        for profile in (picture.sum(axis=1, dtype=np.float64), picture.sum(axis=0, dtype=np.float64))
+    )
+    return row, column
+
+
+def place(picture: Floats, shape: tuple[int, int]) -> Floats:
+    """Place a smaller picture on black, so that its centre of mass is nearest to the middle of `shape`.
+
+    The centre is rounded to a millionth of a pixel, because the order of summation would otherwise decide
+    where a symmetric picture is placed.
+    """
+    canvas = np.zeros(shape)
+    middle = centre_of_mass(picture)
+    top, left = (
+        min(max(math.ceil(round(side / 2 - 0.5 - mean, 6)), 0), side - found)
+        for side, found, mean in zip(shape, picture.shape, middle, strict=True)
+    )
+    canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    return canvas
+
+
+def reduced(gray: NDArray[np.uint8], longest: int) -> NDArray[np.float32]:
+    """Return a picture (h, w) averaged down to at most `longest` pixels on its longer side, quickly."""
+    from PIL import Image
+
+    scale = min(1.0, longest / max(gray.shape))
+    height, width = (max(1, round(side * scale)) for side in gray.shape)
+    small = Image.fromarray(gray).resize((width, height), Image.Resampling.BOX)
+    return np.asarray(small).astype(np.float32)
+
+
+def enlarged(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return values (h, w) interpolated linearly to a larger `shape`, quickly."""
+    from PIL import Image
+
+    large = Image.fromarray(values.astype(np.float32))
+    return np.asarray(large.resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
