@@ -6,11 +6,15 @@ numpy, which releases the interpreter lock.
 """
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from softmax_cli.errors import ConfigError
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike, NDArray
 
 VARIABLE = "SOFTMAX_THREADS"
 """Environment variable with the largest number of cores to use."""
@@ -23,6 +27,22 @@ PARTS = 64
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class Workspace(threading.local):
+    """Arrays that a thread reuses: to allocate a large array can take longer than to compute its values."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, NDArray[Any]] = {}
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: "DTypeLike") -> "NDArray[Any]":
+        """Return an array of at least shape[0] rows, the same one as before if its rows have this shape."""
+        found = self._arrays.get(name)
+        if found is None or len(found) < shape[0] or found.shape[1:] != shape[1:] or found.dtype != dtype:
+            import numpy as np
+
+            found = self._arrays[name] = np.empty(shape, dtype)
+        return found
 
 
 def cores() -> int:

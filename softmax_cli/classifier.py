@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,10 @@ from softmax_cli.errors import CheckpointError, DataError, DivergenceError
 from softmax_cli.explanation import Explanation, explain
 from softmax_cli.features import evidence_blocks
 from softmax_cli.model import Floats, softmax
-from softmax_cli.pictures import Prepared, prepare_picture
+
+
+if TYPE_CHECKING:
+    from softmax_cli.pictures import Prepared
 
 
 class Prediction(NamedTuple):
@@ -29,7 +32,7 @@ class Prediction(NamedTuple):
     class_name: str
     probability: float
     probabilities: dict[str, float]
-    prepared: Prepared
+    prepared: "Prepared"
 
 
 @dataclass(frozen=True)
@@ -100,19 +103,21 @@ class Classifier:
         """
         return self.predict_prepared(self.prepare(path, invert))
 
-    def prepare(self, path: str | Path, invert: bool | None = None) -> Prepared:
+    def prepare(self, path: str | Path, invert: bool | None = None) -> "Prepared":
         """Return a picture drawn as an image of the data set, without redrawing by feature stages."""
+        from softmax_cli.pictures import prepare_picture
+
         checkpoint = self.checkpoint
         return prepare_picture(Path(path), checkpoint.image_shape, checkpoint.preparation, invert)
 
-    def predict_prepared(self, prepared: Prepared) -> Prediction:
+    def predict_prepared(self, prepared: "Prepared") -> Prediction:
         """Return the answer for a prepared picture; its image is redrawn by the feature stages first."""
         probabilities = self.predict_proba(prepared.image[None])[0].tolist()
         by_name = dict(zip(self.class_names, probabilities, strict=True))
         best = max(by_name, key=lambda name: by_name[name])
         return Prediction(best, by_name[best], by_name, self.redraw(prepared))
 
-    def redraw(self, prepared: Prepared) -> Prepared:
+    def redraw(self, prepared: "Prepared") -> "Prepared":
         """Return a prepared picture as the features see it, with what was done to it."""
         features = self.checkpoint.state.features
         actions = [stage.action for stage in features.image_stages]

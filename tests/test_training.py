@@ -590,7 +590,7 @@ def test_the_remedy_for_divergence_suits_the_solver(
     tiny: Dataset, monkeypatch: pytest.MonkeyPatch, solver: str, where: str, remedy: str
 ) -> None:
     """Newton has no learning rate to lower."""
-    monkeypatch.setattr(features, "evidence_of", lambda model, _, images: np.full((len(images), 3), np.inf))
+    monkeypatch.setattr(features, "evidence", lambda model, x: np.full((len(x), 3), np.inf))
     with pytest.raises(DivergenceError) as caught:
         list(fit(TrainConfig(solver=solver), tiny))
     assert str(caught.value) == f"training diverged in {where}: a value is not finite; {remedy}"

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from softmax_cli.backend import for_each, map_ordered
+from softmax_cli.backend import Workspace, for_each, map_ordered
 from softmax_cli.config import TrainConfig
 from softmax_cli.errors import ConfigError, DivergenceError
 from softmax_cli.features.stage import Shape, Stage
@@ -37,6 +37,8 @@ BLOCK = 2048
 
 BLOCK_VALUES = 2**23
 """Largest number of features, and of pixels, in such a block."""
+
+_WORKSPACE = Workspace()
 
 PREPARE_VALUES = 2**20
 """Pixels that a core redraws at a time; deskewing takes thirty times as many bytes."""
@@ -272,12 +274,17 @@ def evidence_blocks(
     Raises:
         DivergenceError: The evidence is not finite.
     """
-    size = max(1, min(BLOCK, BLOCK_VALUES // max(features.dimension, images[0].size)))
+    size = max(1, min(BLOCK, BLOCK_VALUES // max(features.dimension, images[0].size), len(rows)))
     blocks = [rows[begin : begin + size] for begin in range(0, len(rows), size)]
+
+    inner = scaled(model, features)
 
     def compute(block: NDArray[np.intp]) -> Floats:
         with np.errstate(over="ignore", invalid="ignore"):  # an overflow is reported below
-            return evidence_of(model, features, features.redraw(take(images, block)))
+            gathered = _WORKSPACE.array("images", (size, *images.shape[1:]), images.dtype)
+            buffer = _WORKSPACE.array("features", (size, features.dimension), np.float32)
+            x = features.transform(features.redraw(take(images, block, gathered)), buffer)
+            return evidence(inner, x)
 
     for block, z in zip(blocks, map_ordered(compute, blocks), strict=True):
         if not np.isfinite(z).all():

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from softmax_cli.backend import map_ordered, map_sum, partition
+from softmax_cli.backend import Workspace, map_ordered, map_sum, partition
 from softmax_cli.config import SOLVERS, TrainConfig
 from softmax_cli.errors import DivergenceError
 from softmax_cli.features import FeatureMap, scaled, take
@@ -24,6 +24,9 @@ from softmax_cli.model import Floats, Labels, Model, evidence, loss_and_gradient
 
 BLOCK = 1024
 """Number of images in a block of a full pass."""
+
+
+_WORKSPACE = Workspace()
 
 
 class Batch(NamedTuple):
@@ -163,9 +166,14 @@ class Objective:
         return Sums(loss_sum, Model(weights, bias))
 
     def _blocks(self, rows: NDArray[np.intp]) -> Iterator[Batch]:
-        """Yield the batches of a part, computed on this thread."""
-        for begin in range(0, len(rows), BLOCK):
-            yield self._batch(rows[begin : begin + BLOCK], None, 0)
+        """Yield the batches of a part, computed on this thread; each is valid until the next one."""
+        size, features = min(BLOCK, len(rows)), self.features
+        gathered = _WORKSPACE.array("images", (size, *self.images.shape[1:]), self.images.dtype)
+        buffer = _WORKSPACE.array("features", (size, features.dimension), np.float32)
+        for begin in range(0, len(rows), size):
+            chosen = rows[begin : begin + size]
+            images = features.redraw(take(self.images, chosen, gathered))
+            yield Batch(features.transform(images, buffer), self.labels[chosen], self._weights(chosen))
 
     def _report_part(self, part: slice) -> None:
         self.report(part.stop - part.start)
