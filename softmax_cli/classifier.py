@@ -14,7 +14,6 @@ from softmax_cli.explanation import Explanation, explain
 from softmax_cli.features import evidence_blocks
 from softmax_cli.model import Floats, softmax
 
-
 if TYPE_CHECKING:
     from softmax_cli.pictures import Prepared
 

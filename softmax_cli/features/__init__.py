@@ -32,7 +32,7 @@ MEMORY_LIMIT = 2**30
 FIT_SAMPLE = 5_000
 """Number of training images on which stages are fitted."""
 
-BLOCK = 2048
+BLOCK = 1024
 """Largest number of images in a block of `evidence_blocks`."""
 
 BLOCK_VALUES = 2**23
