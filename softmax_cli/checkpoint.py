@@ -41,6 +41,7 @@ from softmax_cli.errors import CheckpointError, ConfigError
 from softmax_cli.features import FeatureMap, feature_arrays, restore_features
 from softmax_cli.files import atomic_write, open_regular
 from softmax_cli.model import Model
+from softmax_cli.regularization import PathPoint
 from softmax_cli.training import Epoch, State
 
 FORMAT = 2
@@ -74,6 +75,8 @@ class Checkpoint:
         class_names: One name per class.
         preparation: How a picture becomes an image of the data set: ``digit`` or ``plain``.
         run: What may differ between two equal runs: seconds, versions, threads.
+        l2_path: The values of l2 that were tried, each with its validation loss and accuracy, if l2 was
+            chosen.
     """
 
     state: State
@@ -84,9 +87,12 @@ class Checkpoint:
     class_names: tuple[str, ...]
     preparation: str
     run: dict[str, Any]
+    l2_path: tuple[PathPoint, ...] = ()
 
     @classmethod
-    def begin(cls, config: TrainConfig, data: Dataset, state: State) -> "Checkpoint":
+    def begin(
+        cls, config: TrainConfig, data: Dataset, state: State, l2_path: tuple[PathPoint, ...] = ()
+    ) -> "Checkpoint":
         """Return the checkpoint of a run that starts; it holds the name of the data set, never a path."""
         versions = {"softmax_cli": __version__, "numpy": np.__version__, "python": sys.version.split()[0]}
         return cls(
@@ -98,6 +104,7 @@ class Checkpoint:
             class_names=data.class_names,
             preparation=data.preparation,
             run={"seconds": 0.0, "versions": versions, "threads": cores()},
+            l2_path=l2_path,
         )
 
     def advance(self, state: State, seconds: float) -> "Checkpoint":
@@ -300,6 +307,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "features": {"kind": checkpoint.config.features, "dimension": features.dimension},
         "temperature": state.temperature,
         "config": asdict(checkpoint.config),
+        "l2_path": [point._asdict() for point in checkpoint.l2_path],
         "epoch": state.epoch,
         "best_epoch": state.best_epoch,
         "stale": state.stale,
@@ -317,9 +325,12 @@ def _read_config(values: dict[str, Any]) -> TrainConfig:
             "upgrade softmax-regression"
         )
     try:
-        return TrainConfig(**values)
+        config = TrainConfig(**values)
     except ConfigError as error:
         raise CheckpointError(f"its config is not valid in this version: {error}") from error
+    if config.chooses_l2:
+        raise CheckpointError("its l2 is not a number")
+    return config
 
 
 def _from_meta(
@@ -357,6 +368,7 @@ def _from_meta(
         class_names=tuple(meta["class_names"]),
         preparation=preparation,
         run=_run(meta["run"]),
+        l2_path=tuple(map(_path_point, meta.get("l2_path", ()))),
     )
 
 
@@ -379,6 +391,13 @@ def _epoch(values: Any) -> Epoch:
     if (epoch.validation_loss is None) != (epoch.validation_accuracy is None):
         raise TypeError("its history has a validation loss or a validation accuracy, but not both")
     return epoch
+
+
+def _path_point(values: Any) -> PathPoint:
+    point = PathPoint(**values)
+    if not all(_is_number(value) for value in point):
+        raise TypeError("its path of l2 holds something that is not a number")
+    return point
 
 
 def _run(values: Any) -> dict[str, Any]:

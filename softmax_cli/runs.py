@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from softmax_cli.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from softmax_cli.config import DEFAULT_CHECKPOINT, SOLVERS, TrainConfig, continued
+from softmax_cli.config import AUTO, DEFAULT_CHECKPOINT, SOLVERS, TrainConfig, continued
 from softmax_cli.data.cache import cache_folder
 from softmax_cli.data.dataset import Dataset
 from softmax_cli.data.download import Source
 from softmax_cli.data.loading import find_dataset, load_dataset
 from softmax_cli.errors import CheckpointError, ConfigError, OutputError, reason
 from softmax_cli.files import atomic_write, check_replaces, check_writable, open_regular
-from softmax_cli.training import State, fit, has_converged, is_complete, start
+from softmax_cli.regularization import PathPoint, choose_l2
+from softmax_cli.training import fit, has_converged, is_complete, start
 
 log = logging.getLogger(__name__)
 
@@ -80,12 +81,16 @@ def start_run(
     Raises:
         OutputError: The checkpoint or the log could not be written.
         ConfigError: The configuration does not suit the data.
+        DivergenceError: A value is not finite while l2 is chosen.
         DataError: The data cannot be had.
     """
     output, log_file = Path(output), _checked_log(log_file, Path(output))
     check_writable(output)
     data = data or load_dataset(config.dataset, "train", source)
-    checkpoint = Checkpoint.begin(config, data, start(config, data))
+    path: tuple[PathPoint, ...] = ()
+    if config.chooses_l2:
+        config, path = choose_l2(config, data)
+    checkpoint = Checkpoint.begin(config, data, start(config, data), path)
     backup = _backup_of(output) if _holds_other_run(output) else None
     return Run(checkpoint, data, output, log_file, is_new=True, backup=backup)
 
@@ -106,6 +111,8 @@ def resume_run(
     checkpoint = load_checkpoint(output)
     dataset = given.get("dataset", "auto")
     given = {key: value for key, value in given.items() if key != "dataset"}
+    if checkpoint.l2_path and given.get("l2") == AUTO:
+        del given["l2"]  # it was chosen when the run started
     checkpoint = replace(checkpoint, config=continued(checkpoint.config, given))
     check_writable(output)
     complete = is_complete(checkpoint.state, checkpoint.config)
@@ -147,7 +154,7 @@ def run_epochs(run: Run, on_progress: Callable[[int], bool] = lambda images: Fal
         seconds = time.perf_counter() - started
         checkpoint = checkpoint.advance(state, seconds)
         save_checkpoint(run.output, checkpoint)
-        _write_log(run.log_file, _log_line(state, seconds), "a")
+        _write_log(run.log_file, _log_line(checkpoint, seconds), "a")
         yield checkpoint
         started = time.perf_counter()
 
@@ -171,6 +178,8 @@ def describe_run(checkpoint: Checkpoint, run: Run) -> dict[str, Any]:
         "train_loss": best.train_loss,
         "validation": validation if best.validation_loss is not None else None,
         "temperature": state.temperature,
+        "l2": config.l2,
+        "l2_path": [point._asdict() for point in checkpoint.l2_path] or None,
         "converged": has_converged(state, config) if stops_by_itself else None,
         "seconds": round(checkpoint.run["seconds"], 3),
     }
@@ -210,14 +219,19 @@ def _checked_log(log_file: str | Path | None, output: Path) -> Path | None:
     return log_file
 
 
-def _log_line(state: State, seconds: float) -> str:
-    """Return the JSON of the last epoch, without the values that this solver does not know."""
+def _log_line(checkpoint: Checkpoint, seconds: float) -> str:
+    """Return the JSON of the last epoch, without the values that this solver does not know.
+
+    If l2 was chosen, the line of the first epoch has the choice and the path.
+    """
     optional = ("gradient_norm", "distance")
     record = {
         key: value
-        for key, value in state.history[-1]._asdict().items()
+        for key, value in checkpoint.state.history[-1]._asdict().items()
         if value is not None or key not in optional
     }
+    if checkpoint.l2_path and checkpoint.state.epoch == 1:
+        record |= {"l2": checkpoint.config.l2, "l2_path": [point._asdict() for point in checkpoint.l2_path]}
     return json.dumps(record | {"seconds": round(seconds, 3)}) + "\n"
 
 

@@ -12,7 +12,7 @@ from softmax_cli.calibration import fit_temperature, tempered
 from softmax_cli.config import SOLVERS, TrainConfig
 from softmax_cli.data.dataset import Dataset, hold_out
 from softmax_cli.errors import ConfigError, DivergenceError
-from softmax_cli.features import FeatureMap, evidence_blocks, fit_features
+from softmax_cli.features import FeatureMap, evidence_blocks, fit_features, precompute
 from softmax_cli.metrics import Scores, score, total
 from softmax_cli.model import Model
 from softmax_cli.solvers.objective import Objective, Progress, Step, divergence, solver_module
@@ -77,6 +77,8 @@ def start(config: TrainConfig, data: Dataset, split: Split | None = None) -> Sta
         ConfigError: Features or solver would take too much memory for this data set, or a part of the
             validation split would be empty.
     """
+    if config.chooses_l2:
+        raise ConfigError("l2 auto is not a number yet; call softmax_cli.regularization.choose_l2 first")
     rows, _ = split or split_rows(config, data)
     features = fit_features(config, data.images, rows)
     _check_solver_memory(config, features.dimension, len(data.class_names))
@@ -137,9 +139,8 @@ def fit(
     if is_complete(state, config):
         return
     rows, validation = split or split_rows(config, data)
-    features = state.features
-    if not features.is_random:
-        data, features = replace(data, images=features.prepare(data.images)), features.prepared
+    images, features = precompute(state.features, data.images)
+    data = replace(data, images=images)
     objective = Objective(
         features, data.images, data.labels, rows, config.l2, config.seed, on_progress=on_progress
     )

@@ -42,12 +42,20 @@ from softmax_cli.errors import ConfigError
         ("patience", -1, "patience must be at least 0, not -1"),
         ("seed", -1, "seed must be at least 0, not -1"),
         ("seed", None, "seed must be a whole number, not None"),
-        ("schedule", "linear", "schedule must be cosine or constant, not 'linear'"),
+        ("schedule", "step", "schedule must be cosine or linear or constant, not 'step'"),
         ("schedule", 1, "schedule must be text, not 1"),
         ("dataset", ["mnist"], "dataset must be text, not ['mnist']"),
         ("solver", "adam", "solver must be sgd or newton, not 'adam'"),
-        ("features", "", "unknown feature stage ''; expected one of pixels, deskew, fourier"),
-        ("features", "edges", "unknown feature stage 'edges'; expected one of pixels, deskew, fourier"),
+        (
+            "features",
+            "",
+            "unknown feature stage ''; expected one of pixels, deskew, normalize, gradients, pca, fourier",
+        ),
+        (
+            "features",
+            "edges",
+            "unknown feature stage 'edges'; expected one of pixels, deskew, normalize, gradients, ",
+        ),
         ("features", "deskew,furier", "unknown feature stage 'furier'; did you mean 'fourier'?"),
         ("features", ["deskew,fourier"], "unknown feature stage 'deskew,fourier'"),
         ("features", "deskew,deskew", "features deskew,deskew names a stage twice"),
@@ -103,9 +111,13 @@ def test_defaults() -> None:
         "dataset": "auto",
         "solver": "sgd",
         "features": "pixels",
+        "gradients_grid": None,
+        "gradients_sigma": None,
+        "pca_dimension": None,
         "fourier_dimension": None,
         "fourier_bandwidth": None,
         "fourier_smoothing": None,
+        "augment": False,
         "epochs": 10,
         "batch_size": 256,
         "learning_rate": 0.5,
@@ -117,7 +129,7 @@ def test_defaults() -> None:
         "calibrate": False,
         "seed": 0,
     }
-    fourier = {"fourier_dimension": 4000, "fourier_bandwidth": 3.5, "fourier_smoothing": 1.0, "l2": 1e-6}
+    fourier = {"fourier_dimension": 4000, "fourier_bandwidth": 0.5, "fourier_smoothing": 1.0, "l2": 1e-6}
     for text in ("deskew,fourier", "pixels,fourier"):
         expected = asdict(TrainConfig()) | fourier | {"features": text}
         assert asdict(TrainConfig(features=text)) == expected
@@ -208,7 +220,7 @@ def test_toml_holds_overrides_only(tmp_path: Path, text: str, overrides: dict[st
         (b"[train]\nepochs = 1\n", "unknown key 'train'"),
         (
             b"xyzzy = 1\n",
-            "unknown key 'xyzzy'; expected one of dataset, solver, features, fourier_dimension",
+            "unknown key 'xyzzy'; expected one of dataset, solver, features, gradients_grid",
         ),
         (b"epochs = \n", "is not valid TOML"),
         (b"epochs = 1\nepochs = 2\n", "is not valid TOML"),

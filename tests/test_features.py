@@ -3,10 +3,10 @@
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -350,8 +350,6 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Register:
 class Noise(Stage):
     """Exclusive or of the pixels and random bytes, in training."""
 
-    is_random: ClassVar[bool] = True
-
     @classmethod
     def fit(cls, images: np.ndarray, config: TrainConfig, seed: int) -> "Noise":
         return cls(images.shape[1:])
@@ -368,7 +366,8 @@ def test_a_random_stage_draws_anew_for_each_epoch_and_batch(
     monkeypatch.setenv(VARIABLE, threads)
     register("noise", Noise, StageFacts("noise", redraws=True))
     images = np.random.default_rng(0).integers(0, 256, (50, 4, 4), np.uint8)
-    feature_map, rows = fitted("noise", (4, 4)), np.random.default_rng(1).permutation(50)
+    feature_map = replace(fitted("noise", (4, 4)), is_random=True)
+    rows = np.random.default_rng(1).permutation(50)
     objective = Objective(feature_map, images, np.zeros(50, np.uint8), rows, 0.0, seed=5)
     for epoch in (1, 3):
         batches = list(objective.batches(rows, 8, epoch))
@@ -388,7 +387,7 @@ def test_a_random_stage_is_random_in_training_only(
     runs = []
     for threads in ("1", "2"):
         monkeypatch.setenv(VARIABLE, threads)
-        *_, state = fit(TrainConfig(features="noise", epochs=2), sample)
+        *_, state = fit(TrainConfig(features="noise", augment=True, epochs=2), sample)
         runs.append(state.last.weights.tobytes())
     assert runs[0] == runs[1]
     assert state.history[-1].train_loss > 1.5  # noise hides all that could be learned

@@ -42,6 +42,8 @@ def test_it_trains_saves_and_reports(invoke: Invoke, work: Path) -> None:
         "train_loss",
         "validation",
         "temperature",
+        "l2",
+        "l2_path",
         "converged",
         "seconds",
         "backup",
@@ -89,7 +91,7 @@ def test_packaged_configs_work_and_hold_overrides_only(path: Path, invoke: Invok
     result = invoke("train", "--dataset", "sample", "--config", path.stem, "--json")
     assert result.exit_code == 0, result.stderr
     config, values = load_checkpoint("model.npz").config, tomllib.loads(path.read_text())
-    assert config == TrainConfig(**values, dataset="sample")
+    assert config == TrainConfig(**values | {"dataset": "sample"})
     assert (json.loads(result.stdout)["validation"] is None) == (config.validation_size == 0)
     assert re.search(rf"softmax train --config (configs/)?{path.stem}\b", path.read_text())
     defaults = asdict(TrainConfig(solver=config.solver, features=config.features))

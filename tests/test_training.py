@@ -98,7 +98,7 @@ def slow_features(state: State, data: Dataset) -> tuple[list[list[float]], float
 
 def slow_sgd(config: TrainConfig, data: Dataset) -> tuple[list[list[float]], list[float], list[float]]:
     """Train in float64, one image, class and feature at a time, by the definition."""
-    rows, gain = slow_features(start(config, data), data)
+    rows, gain = slow_features(start(config, data, everything(data)), data)
     n, d, k = len(data), len(rows[0]), len(data.class_names)
     w, vw = [[0.0] * k for _ in range(d)], [[0.0] * k for _ in range(d)]
     b, vb = [0.0] * k, [0.0] * k

@@ -115,11 +115,17 @@ def _checkpoint_text(path: Path, meta: dict[str, Any], features: str, unfinished
         f"options    {', '.join(f'{key} {value}' for key, value in config.items())}",
         f"epochs     {meta['epoch']} of {meta['config']['epochs']}{unfinished}, "
         f"weights of epoch {meta['best_epoch']}",
+        *_l2_path(meta["l2_path"], meta["config"]["l2"]),
         *_scores(meta["scores"], meta["temperature"] != 1),
         *_calibration(meta["temperature"]),
         f"run        {meta['run'].get('seconds', 0):.1f} s, {_versions(meta['run'])}",
     ]
     return "\n".join(map(escape, lines))
+
+
+def _l2_path(path: list[dict[str, float]], chosen: float) -> list[str]:
+    tried = ", ".join(f"{point['l2']:g} ({point['validation_loss']:.4f})" for point in path)
+    return [f"l2         {chosen:g}, chosen by validation loss from {tried}"] if path else []
 
 
 def _scores(scores: dict[str, Any] | None, is_calibrated: bool) -> list[str]:

@@ -75,11 +75,15 @@ def data(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def training(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add an option for each field of `TrainConfig`, with its help and limits."""
+    """Add an option for each field of `TrainConfig` that has one, with its help and limits."""
     for item in reversed(fields(TrainConfig)):
+        if not item.metadata.get("flag", True):
+            continue
         kind: Any = item.type
         if "choices" in item.metadata:
             kind = click.Choice(tuple(item.metadata["choices"]))
+        if "word" in item.metadata:
+            kind = NumberOr(item.metadata["word"])
         name = option_name(item.name)
         function = click.option(
             f"--{name}/--no-{name}" if kind is bool else f"--{name}",
@@ -90,6 +94,23 @@ def training(function: Callable[..., Any]) -> Callable[..., Any]:
             hidden=item.metadata.get("hidden", False),
         )(function)
     return function
+
+
+class NumberOr(click.ParamType):  # type: ignore[type-arg]
+    """A number, or one word."""
+
+    def __init__(self, word: str):
+        self._word = word
+        self.name = f"float|{word}"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        """Return the word itself, or the number; fail with wrong usage for anything else."""
+        if value == self._word:
+            return self._word
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number or {self._word}.", param, ctx)
 
 
 def _help(item: "Field[Any]") -> str:

@@ -110,6 +110,8 @@ MNIST = Entry(
         "pixels": Usual(0.92, 0.928),
         "deskew": Usual(0.953, 0.961),
         "deskew,fourier": Usual(0.98, 0.99, dimension=1000),
+        "normalize,gradients": Usual(0.988, 0.995, dimension=392),
+        "normalize,gradients,pca,fourier": Usual(0.993, 0.9965, dimension=2000),
     },
     mirrors=(
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -149,6 +151,7 @@ FASHION_MNIST = Entry(
         "pixels": Usual(0.835, 0.85),
         "deskew": Usual(0.83, 0.845),
         "deskew,fourier": Usual(0.87, 0.895, dimension=1000),
+        "gradients,pca,fourier": Usual(0.92, 0.935, dimension=4000),
     },
     mirrors=("https://storage.googleapis.com/tensorflow/tf-keras-datasets/",),
 )

@@ -23,11 +23,15 @@ from numpy.typing import NDArray
 from softmax_cli.backend import Workspace, for_each, map_ordered
 from softmax_cli.config import TrainConfig
 from softmax_cli.errors import ConfigError, DivergenceError
-from softmax_cli.features.stage import Shape, Stage
+from softmax_cli.features.resampling import resample
+from softmax_cli.features.stage import Shape, Stage, Stored
 from softmax_cli.model import Floats, Model, evidence
 
 MEMORY_LIMIT = 2**30
 """Bytes that prepared images may take, and a batch of features."""
+
+STORED_LIMIT = 2**28
+"""Bytes that features may take that are computed once for all epochs."""
 
 FIT_SAMPLE = 5_000
 """Number of training images on which stages are fitted."""
@@ -39,6 +43,8 @@ BLOCK_VALUES = 2**23
 """Largest number of features, and of pixels, in such a block."""
 
 _WORKSPACE = Workspace()
+STORED_BLOCK = 256
+"""Images whose features a core computes at a time to be stored."""
 
 PREPARE_VALUES = 2**20
 """Pixels that a core redraws at a time; deskewing takes thirty times as many bytes."""
@@ -52,11 +58,13 @@ class FeatureMap:
         input_shape: Shape of one input: (rows, cols) of an image, or (D,) of a row of numbers.
         stages: The stages, in order.
         pixel_scale: Factor from input values to features without stages: 1/255 for uint8 images.
+        is_random: Training displaces the pixels of each image at random, anew in every epoch.
     """
 
     input_shape: Shape
     stages: tuple[Stage, ...] = ()
     pixel_scale: float = 1 / 255
+    is_random: bool = False
 
     @property
     def image_stages(self) -> tuple[Stage, ...]:
@@ -98,11 +106,6 @@ class FeatureMap:
         """The map to the same features from images that `prepare` has redrawn."""
         return replace(self, stages=self.vector_stages)
 
-    @property
-    def is_random(self) -> bool:
-        """Whether training redraws the images in every epoch."""
-        return any(stage.is_random for stage in self.image_stages)
-
     def prepare(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return images (n, rows, cols) redrawn by the image stages, on all cores; the same array if none."""
         if not self.image_stages:
@@ -122,10 +125,13 @@ class FeatureMap:
     ) -> NDArray[np.uint8]:
         """Return images (n, rows, cols) redrawn by the image stages, on this thread.
 
-        With a generator, random stages draw from it, as they do in training.
+        With a generator, they are displaced at random, as in training: by the first stage, in its one
+        resampling, or by a resampling of their own if there is no stage.
         """
+        if generator and not self.image_stages:
+            return resample(images, generator=generator)
         for stage in self.image_stages:
-            images = stage.transform(images, None, generator if stage.is_random else None)
+            images, generator = stage.transform(images, None, generator), None
         return images
 
     def transform(self, images: NDArray[Any], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
@@ -163,6 +169,41 @@ def _scaled_outputs(stage: Stage, x: NDArray[Any]) -> NDArray[Any]:
     return outputs if stage.scale == 1 else outputs * np.float32(stage.scale)
 
 
+def precompute(features: FeatureMap, images: NDArray[Any]) -> tuple[NDArray[Any], FeatureMap]:
+    """Return what is the same in every epoch, and the map from there to the same features.
+
+    Stages that redraw images are computed once for all images (N, rows, cols), unless training is random.
+    So are the stages that follow and are worth it (`Stage.is_stored`), as far as their outputs, float32
+    (N, D), take at most `STORED_LIMIT` bytes.
+    """
+    if features.is_random:
+        return images, features
+    images, features = features.prepare(images), features.prepared
+    count = next((i for i, stage in enumerate(features.stages) if not stage.is_stored), len(features.stages))
+    while count and 4 * len(images) * math.prod(features.stages[count - 1].shape) > STORED_LIMIT:
+        count -= 1
+    if not count:
+        return images, features
+    first, rest = features.stages[:count], features.stages[count:]
+    stored = _compute_all(replace(features, stages=first), images)
+    shape = first[-1].shape
+    return stored, replace(
+        features, input_shape=shape, stages=rest or (Stored(shape, first[-1].gain),), pixel_scale=1.0
+    )
+
+
+def _compute_all(features: FeatureMap, images: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the features (N, D) of all prepared images, computed on all cores."""
+    computed = np.empty((len(images), features.dimension), np.float32)
+
+    def fill(begin: int) -> None:
+        block = slice(begin, begin + STORED_BLOCK)
+        features.transform(images[block], computed[block])
+
+    for_each(fill, range(0, len(images), STORED_BLOCK))
+    return computed
+
+
 def pixel_features(input_shape: Shape) -> FeatureMap:
     """Return the feature map of raw pixels."""
     return FeatureMap(input_shape)
@@ -180,6 +221,8 @@ def fit_features(config: TrainConfig, images: NDArray[Any], rows: NDArray[np.int
     Raises:
         ConfigError: The features would take more memory than `MEMORY_LIMIT`, or do not suit the images.
     """
+    if config.augment and images.ndim != 3:
+        raise ConfigError("augment needs images as its input; leave it out")
     stages: list[Stage] = []
     x = take(images, _fit_rows(rows, config.seed)) if config.stages else images[:1]
     for name in config.stages:
@@ -187,7 +230,7 @@ def fit_features(config: TrainConfig, images: NDArray[Any], rows: NDArray[np.int
             x = _fitted_outputs(stages[-1], x)
         stages.append(stage_class(name).fit(x, config, config.seed))
     pixel_scale = 1 / 255 if images.dtype == np.uint8 else 1.0
-    features = FeatureMap(tuple(images.shape[1:]), tuple(stages), pixel_scale)
+    features = FeatureMap(tuple(images.shape[1:]), tuple(stages), pixel_scale, config.augment)
     _check_batch_memory(features, images, config.batch_size)
     return features
 
@@ -224,7 +267,7 @@ def restore_features(
         arrays = {array: read(f"{name}_{array}", size) for array, size in shapes.items()}
         stages.append(stage.from_arrays(arrays, config, shape))
         shape = stages[-1].shape
-    return FeatureMap(image_shape, tuple(stages))
+    return FeatureMap(image_shape, tuple(stages), is_random=config.augment)
 
 
 def feature_arrays(config: TrainConfig, features: FeatureMap) -> dict[str, NDArray[np.float32]]:

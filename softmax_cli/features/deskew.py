@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from softmax_cli.config import TrainConfig
 from softmax_cli.errors import ConfigError
+from softmax_cli.features.resampling import Positions, resample
 from softmax_cli.features.stage import Stage
 
 
@@ -49,8 +50,15 @@ class Deskew(Stage):
         out: NDArray[np.float32] | None = None,
         generator: "np.random.Generator | None" = None,
     ) -> NDArray[np.uint8]:
-        """Return the deskewed images, uint8 (n, rows, cols)."""
-        return deskew(x)
+        """Return the deskewed images, uint8 (n, rows, cols), displaced at random with a generator."""
+        if generator is None:
+            return deskew(x)
+        row, column, slope = (values.astype(np.float32)[:, None] for values in slant(x))
+
+        def place(block: slice, r: Positions, c: Positions) -> tuple[Positions, Positions]:
+            return r + row[block], c + column[block] + slope[block] * r
+
+        return resample(x, place, generator)
 
 
 STAGE = Deskew

@@ -32,8 +32,8 @@ class Stage:
 
     Attributes:
         shape: Shape of one output: (rows, cols) if the stage redraws images, else (D,).
-        is_random: The stage redraws images, and draws from the generator that `transform` is given in
-            training, so that each epoch sees other images.
+        is_stored: The outputs are computed once for all epochs if they are the same in each; False for
+            stages whose outputs are many and quickly computed.
         in_browser: The script of the report computes this stage, too (`STAGES` in
             report/static/mathematics.js).
         action: What the stage does to an image, such as "deskewed", for the steps that `softmax predict`
@@ -42,7 +42,7 @@ class Stage:
 
     shape: Shape
 
-    is_random: ClassVar[bool] = False
+    is_stored: ClassVar[bool] = True
     in_browser: ClassVar[bool] = False
     action: ClassVar[str] = ""
 
@@ -95,7 +95,8 @@ class Stage:
     ) -> NDArray[Any]:
         """Return the outputs for inputs (n, ...), without `scale`; in the first n rows of `out` if given.
 
-        `generator` is given in training only, to stages that are random.
+        `generator` is given only to stages that redraw images, in training with augmentation: they add the
+        random displacement of `softmax_cli.augment` to where they read pixels.
         """
         raise NotImplementedError(f"{type(self).__name__} has no transform")
 
@@ -106,3 +107,31 @@ class Stage:
         by the intensities x/255.
         """
         raise NotImplementedError(f"{type(self).__name__} has no backward")
+
+
+@dataclass(frozen=True)
+class Stored(Stage):
+    """A stage whose outputs are its inputs: it stands for stages that were computed before.
+
+    Attributes:
+        stored_gain: The gain of the last of these stages.
+    """
+
+    stored_gain: float
+
+    @property
+    def gain(self) -> float:
+        """Factor of the learning rate of the weights."""
+        return self.stored_gain
+
+    def transform(
+        self,
+        x: NDArray[Any],
+        out: NDArray[np.float32] | None = None,
+        generator: "np.random.Generator | None" = None,
+    ) -> NDArray[np.float32]:
+        """Return x itself, or a copy in `out`."""
+        if out is None:
+            return x
+        out[: len(x)] = x
+        return out[: len(x)]

@@ -72,7 +72,7 @@ class Objective:
         labels: Class of each image, (N,).
         rows: Indices of the training images, (n,).
         l2: Factor of the regularization.
-        seed: Seed of the features that are drawn anew in each epoch.
+        seed: Seed of the displacements that are drawn anew in each epoch.
         sample_weights: Weights of all N images, of mean 1 over `rows`; None for equal weights.
         on_progress: Called on the solver's thread with the number of images that were just processed; if
             it returns True, `Stopped` is raised.
@@ -98,11 +98,11 @@ class Objective:
     def batches(self, rows: NDArray[np.intp], size: int, epoch: int | None = None) -> Iterator[Batch]:
         """Yield batches of `size` of the rows, in order; each is valid until the next one is asked for.
 
-        Features that take work are computed ahead, on all cores. In epoch e, random stages draw those of
-        batch i from ``default_rng((seed, e, 2, i))``. Call `report` after each batch.
+        Features that take work are computed ahead, on all cores. In epoch e, random displacements of
+        batch i are drawn from ``default_rng((seed, e, 2, i))``. Call `report` after each batch.
         """
         begins = range(0, len(rows), size)
-        if self.features.stages:
+        if self.features.stages or self.features.is_random:
 
             def compute(begin: int) -> Batch:
                 return self._batch(rows[begin : begin + size], epoch, begin // size)

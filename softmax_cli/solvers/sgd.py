@@ -8,7 +8,7 @@ Sources: Polyak (1964) for momentum, Loshchilov & Hutter (2017) for the cosine s
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +29,18 @@ def steps_per_epoch(images: int, config: TrainConfig) -> int:
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
     """Return the learning rate of step 0, 1, ... of `steps` in the whole run.
 
-    The cosine schedule is rate/2 · (1 + cos(π·step/steps)): the full rate at first, almost 0 at the end.
+    The cosine schedule is rate/2 · (1 + cos(π·step/steps)), the linear one rate · (1 − step/steps): the full
+    rate at first, almost 0 at the end.
     """
-    if config.schedule == "constant":
-        return config.learning_rate
-    return config.learning_rate / 2 * (1 + math.cos(math.pi * step / steps))
+    return config.learning_rate * _SCHEDULES[config.schedule](step / steps)
+
+
+_SCHEDULES: dict[str, Callable[[float], float]] = {
+    "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
+    "linear": lambda done: 1 - done,
+    "constant": lambda done: 1.0,
+}
+"""The learning rate, relative to that at first, when this fraction of all steps is done."""
 
 
 def memory(features: int, classes: int) -> int:
