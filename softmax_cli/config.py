@@ -125,7 +125,10 @@ class TrainConfig:
         ConfigError: A value has no meaning. The message names the option, the value and what is valid.
     """
 
-    dataset: str = _option("auto", "auto, mnist, fashion-mnist, sample, or the path of a data set.")
+    dataset: str = _option(
+        "auto",
+        "auto, mnist, fashion-mnist, sample, or a path: pictures, IDX, .npz, .csv, .parquet.",
+    )
     solver: str = _option("sgd", f"{_listed(SOLVERS)}.", choices=SOLVERS)
     features: str = _option("pixels", f"pixels, or stages in order, separated by commas: {_listed(STAGES)}.")
     gradients_grid: int = _stage_option(

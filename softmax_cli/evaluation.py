@@ -1,6 +1,7 @@
 """A classifier on a data set: scores, calibration, and the comparison of two classifiers."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from softmax_cli.data.cache import cache_folder
 from softmax_cli.data.catalog import usual_accuracy
 from softmax_cli.data.dataset import Dataset
 from softmax_cli.data.download import Source
+from softmax_cli.data.labels import as_labels
 from softmax_cli.data.loading import find_dataset, load_dataset
 from softmax_cli.errors import ConfigError, DataError
 from softmax_cli.features import feature_arrays
@@ -84,7 +86,10 @@ def load_evaluation_data(
     if dataset is None:
         data = find_dataset(checkpoint.dataset, checkpoint.digest, part, source)
     else:
-        data = load_dataset(dataset, part, source)
+        reading = source.reading.with_defaults(checkpoint.image_shape, checkpoint.preparation)
+        data = load_dataset(dataset, part, replace(source, reading=reading))
+    if data.digest != checkpoint.digest:
+        data = align_classes(data, classifier.class_names, name)
     check_data(classifier, data, name)
     warn_if_other_data(classifier, data, name)
     return data
@@ -98,6 +103,26 @@ def warn_if_other_data(classifier: Classifier, data: Dataset, name: str | Path) 
             "%s (digest %s) is not the data set that %s was trained on: %s (digest %s)",
             *(data.name, data.digest[:12], name, checkpoint.dataset, checkpoint.digest[:12]),
         )
+
+
+def align_classes(data: Dataset, class_names: tuple[str, ...], name: str | Path = "the model") -> Dataset:
+    """Return data with labels that index the classes of a model called `name`.
+
+    Classes are the same if their names are. If the classes of the data are numbers and those of the model
+    are not, the numbers count the classes of the model from 0 on.
+
+    Raises:
+        DataError: The model lacks a class of the data.
+    """
+    if data.class_names == class_names[: len(data.class_names)]:
+        return data
+    index = {one: number for number, one in enumerate(class_names)}
+    if not any(map(str.isdecimal, class_names)):
+        index |= {str(number): number for number in range(len(class_names))}
+    if unknown := [one for one in data.class_names if one not in index]:
+        raise DataError(f"{data.name} has the class {unknown[0]!r}, which {name} does not know")
+    numbers = np.array([index[one] for one in data.class_names])
+    return replace(data, labels=as_labels(numbers[data.labels]), class_names=class_names)
 
 
 def check_data(classifier: Classifier, data: Dataset, name: str | Path = "the model") -> None:

@@ -14,6 +14,9 @@ from softmax_cli.errors import ConfigError, OutputError, SoftmaxError, reason
 CHUNK = 1 << 16
 """Number of bytes that are read at a time."""
 
+GZIP = b"\x1f\x8b"
+"""How every gzip file starts."""
+
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
@@ -94,10 +97,19 @@ def chunks(file: BinaryIO) -> Iterator[bytes]:
         yield chunk
 
 
-def inflate(compressed: Iterable[bytes], limit: int) -> Iterator[bytes]:
-    """Yield the content of one gzip stream in small pieces, at most `limit` + 1 bytes.
+def is_gzip(head: bytes, name: str = "") -> bool:
+    """Return whether a file that starts with `head` is compressed with gzip.
 
-    The CRC and the length in the trailer are checked.
+    A file of one byte or none does not tell; then the end of its name does.
+    """
+    return head[:2] == GZIP if len(head) > 1 else GZIP.startswith(head) and name.endswith(".gz")
+
+
+def inflate(compressed: Iterable[bytes], limit: int) -> Iterator[bytes]:
+    """Yield the content of a gzip file in small pieces, at most `limit` + 1 bytes.
+
+    A file may have several members, with zeros after each, as `gzip` reads it. The CRC and the length in the
+    trailer of each member are checked.
 
     Raises:
         ValueError: The stream is not gzip, damaged, cut short, longer than `limit`, or followed by other
@@ -107,6 +119,12 @@ def inflate(compressed: Iterable[bytes], limit: int) -> Iterator[bytes]:
     total = 0
     for chunk in compressed:
         while chunk:
+            if inflater.eof:
+                if not (chunk := chunk.lstrip(b"\0")):
+                    break
+                if chunk[:1] != GZIP[:1]:
+                    raise ValueError("has other bytes after its end")
+                inflater = zlib.decompressobj(wbits=31)
             try:
                 piece = inflater.decompress(chunk, min(4 * CHUNK, limit + 1 - total))
             except zlib.error as error:
@@ -116,9 +134,7 @@ def inflate(compressed: Iterable[bytes], limit: int) -> Iterator[bytes]:
             yield piece
             if total > limit:
                 raise ValueError(f"holds more than {limit:,} bytes")
-            if inflater.unused_data:
-                raise ValueError("has other bytes after its end")
-            chunk = inflater.unconsumed_tail
+            chunk = inflater.unused_data or inflater.unconsumed_tail
     if not inflater.eof:
         raise ValueError("is cut short")
 

@@ -113,7 +113,13 @@ def loss_and_gradient(
     return loss, Model(x.T @ residual, residual.sum(axis=0))
 
 
-def penalty(model: Model, l2: float) -> float:
-    """Return the regularization term l2/2 · ‖W‖²; the bias is not regularized."""
+def penalty(model: Model, l2: float | Floats) -> float:
+    """Return the regularization term l2/2 · ‖W‖²; the bias is not regularized.
+
+    With a factor for each feature, l2 (D, 1), it is the sum of l2_d/2 · ‖W_d‖² over the features.
+    """
+    if isinstance(l2, np.ndarray):
+        with np.errstate(over="ignore"):  # the objective is then infinite
+            return float((l2 * model.weights * model.weights).sum()) / 2
     flat = model.weights.ravel()
     return l2 / 2 * float(flat @ flat)

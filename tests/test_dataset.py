@@ -425,16 +425,16 @@ def test_folder_is_called_by_its_base_name(work: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("labels", "test", "count"),
-    [((0, 2, 1), (1, 0), 3), ((0, 1, 1), (4, 0), 5), ((0, 999, 1), (1, 300), 1000)],
+    ("labels", "test", "classes"),
+    [((0, 2, 1), (1, 0), "0 1 2"), ((0, 1, 1), (4, 0), "0 1 4"), ((0, 999, 1), (1, 300), "0 1 300 999")],
 )
-def test_classes_are_the_numbers_up_to_the_largest_label_of_both_splits(
-    work: Path, labels: Sequence[int], test: Sequence[int], count: int
+def test_classes_are_the_distinct_labels_of_both_splits(
+    work: Path, labels: Sequence[int], test: Sequence[int], classes: str
 ) -> None:
-    folder = make_folder(work / "own", labels=labels, test=test)
+    folder, names = make_folder(work / "own", labels=labels, test=test), classes.split()
     for split in SPLITS:
-        assert load_folder(folder, split).class_names == tuple(map(str, range(count)))
-    assert load_folder(folder).labels.tolist() == list(labels)
+        assert load_folder(folder, split).class_names == tuple(names)
+    assert [names[label] for label in load_folder(folder).labels] == [str(label) for label in labels]
 
 
 @pytest.mark.parametrize("name", FILE_NAMES)
@@ -452,7 +452,6 @@ def test_missing_file_of_a_folder_is_named(work: Path, name: str) -> None:
         ((0, 1, 2, 1), "own, train has 3 images but 4 labels"),
         ((0, 0, 0), "own has images of one class only; a classifier needs at least two"),
         ((0, -2, 1), f"{LABELS}: label 1 is -2, expected a number from 0 on"),
-        ((0, 1000, 1), "own.*: the largest label is 1,000; the limit is 1,000 classes"),
     ],
 )
 def test_invalid_labels_are_refused(work: Path, labels: Sequence[int], reason: str) -> None:
@@ -462,18 +461,20 @@ def test_invalid_labels_are_refused(work: Path, labels: Sequence[int], reason: s
         load_folder(folder)
 
 
-def test_huge_label_is_refused_within_a_gigabyte(work: Path) -> None:
+def test_huge_label_takes_less_than_a_gigabyte(work: Path) -> None:
     write_labels(make_folder(work / "own") / LABELS, (0, 1, 2**31 - 1))
     code = "from softmax_cli.data.loading import load_dataset\nload_dataset('own')"
     result = run_child(code, folder=work, RLIMIT_AS=1 << 30)
-    assert "the largest label is 2,147,483,647; the limit is 1,000 classes" in result.stderr.splitlines()[-1]
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("name", ["empty", "file"])
 def test_path_without_a_data_set_is_refused(work: Path, name: str) -> None:
     Path("empty").mkdir()
     Path("file").write_bytes(b"something else")
-    with pytest.raises(DataError, match=f"^{name} is not a data set; expected a folder with four IDX files$"):
+    with pytest.raises(
+        DataError, match=f"^{name} is not a data set; expected one of: a folder with four IDX files;"
+    ):
         load_folder(Path(name))
 
 
@@ -572,7 +573,9 @@ def test_known_data_set_with_other_test_images_has_no_reference(sample_copy: Pat
 
 def test_known_data_set_with_unknown_test_labels_is_refused(sample_copy: Path) -> None:
     write_labels(sample_copy / SPLITS["test"][1], [*range(9), 10] * 100)
-    with pytest.raises(DataError, match=r"label 9 of .* is 10, expected at most 9"):
+    with pytest.raises(
+        DataError, match="training images of MNIST sample, but 11 classes, expected at most 10"
+    ):
         load_folder(sample_copy, "test")
 
 
@@ -610,7 +613,7 @@ FORGET: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     "replaced": (lambda folder, note: (shutil.rmtree(folder), folder.touch()), "{} is not a data set"),
     "never stored": (lambda folder, note: note.unlink(), "its path is not known here"),
     "empty note": (lambda folder, note: note.write_bytes(b""), "give"),
-    "note of zeros": (lambda folder, note: note.write_bytes(bytes(100)), "does not hold it any more"),
+    "note of zeros": (lambda folder, note: note.write_bytes(bytes(100)), "its path is not known here"),
     "note of noise": (
         lambda folder, note: note.write_bytes(b"\xff/\n" * 10_000),
         "does not hold it any more",

@@ -24,7 +24,7 @@ LAYERS = """
 softmax_cli model metrics calibration comparison backend config files errors
 solvers features augment pictures data
 training regularization checkpoint explanation
-runs classifier evaluation report estimator export
+runs classifier evaluation batch report estimator export
 cli __main__
 """
 """The layers, the lowest first; a module imports from its own layer and those below."""
@@ -39,6 +39,7 @@ PLACES = {
     "jinja2": ("report.page",),
     "dask": ("backend",),
     "onnx": ("export",),
+    "pyarrow": ("data.readers.parquet",),
     "sklearn": ("estimator",),
     "numpy": ("",),
 }

@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from softmax_cli.cli import options
 from softmax_cli.cli.terminal import escape, table
+
+if TYPE_CHECKING:
+    from softmax_cli.data.readers import ReadOptions
 
 
 @click.command()
@@ -18,10 +21,16 @@ from softmax_cli.cli.terminal import escape, table
     metavar="FILE.png",
     help="Draw sample images of a data set to a file.",
 )
+@options.reading
 @options.data
 @options.as_json
 def command(
-    checkpoint: Path, sheet: Path | None, data_dir: Path | None, offline: bool, as_json: bool
+    checkpoint: Path,
+    sheet: Path | None,
+    reading: "ReadOptions",
+    data_dir: Path | None,
+    offline: bool,
+    as_json: bool,
 ) -> None:
     """Describe a checkpoint, or a data set.
 
@@ -33,7 +42,7 @@ def command(
       softmax info mnist --sheet mnist.png
     """
     if is_dataset(checkpoint):
-        source = options.make_source(data_dir, offline)
+        source = options.make_source(data_dir, offline, reading=reading)
         text = _describe_dataset(checkpoint, sheet, source, as_json)
     elif sheet:
         raise click.UsageError("--sheet needs a data set, not a checkpoint.")

@@ -20,8 +20,9 @@ COMMANDS = {
     "download": "Download mnist or fashion-mnist into the cache and verify it.",
     "train": "Train softmax regression and save a checkpoint after every epoch.",
     "eval": "Evaluate a model: accuracy, loss and confusion matrix.",
-    "predict": "Classify PNG or JPEG pictures of any size.",
+    "predict": "Classify pictures of any size, or all images of a data file.",
     "report": "Write an HTML page about a model: scores, mistakes, weights, a board to draw on.",
+    "export": "Write a model as an ONNX file, which runs without this package.",
     "info": "Describe a checkpoint, or a data set.",
 }
 """The commands, in the order in which they are used, with the first sentence of their help."""

@@ -14,6 +14,7 @@ from softmax_cli.config import DEFAULT_CHECKPOINT, TrainConfig, option_name
 if TYPE_CHECKING:
     from softmax_cli.classifier import Classifier
     from softmax_cli.data.download import Source
+    from softmax_cli.data.readers import ReadOptions
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,47 @@ def data(function: Callable[..., Any]) -> Callable[..., Any]:
     return _data_dir(_offline(function))
 
 
+def reading(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options for pictures as data, which the command gets as `ReadOptions` called `reading`."""
+
+    @functools.wraps(function)
+    def command(image_size: str | None, preparation: str | None, skip_bad: bool, **rest: Any) -> Any:
+        from softmax_cli.data.readers import ReadOptions
+
+        size = None if image_size is None else _image_size(image_size)
+        return function(reading=ReadOptions(size, preparation, skip_bad), **rest)
+
+    size = click.option(
+        "--image-size",
+        metavar="ROWSxCOLS",
+        help="Size of the images made from pictures, at most 64x64.  [default: the most frequent size]",
+    )
+    preparation = click.option(
+        "--preparation",
+        type=click.Choice(["plain", "digit"]),
+        help="Resize pictures, or draw them as MNIST draws digits.  [default: plain]",
+    )
+    return size(preparation(skip_bad(command)))
+
+
+skip_bad = click.option("--skip-bad", is_flag=True, help="Leave out pictures that cannot be read.")
+
+
+def reading_of(skip_bad: bool) -> "ReadOptions":
+    """Return the options for pictures of a command that takes only --skip-bad."""
+    from softmax_cli.data.readers import ReadOptions
+
+    return ReadOptions(skip_bad=skip_bad)
+
+
+def _image_size(text: str) -> tuple[int, int]:
+    """Return rows and columns from ``28x28`` or ``28``."""
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isascii() and part.isdigit() and len(part) < 4 for part in parts):
+        raise click.BadParameter(f"{text!r} is not of the form 28x28 or 28.", param_hint="'--image-size'")
+    return int(parts[0]), int(parts[-1])
+
+
 def training(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add an option for each field of `TrainConfig` that has one, with its help and limits."""
     for item in reversed(fields(TrainConfig)):
@@ -120,14 +162,21 @@ def _help(item: "Field[Any]") -> str:
 
 
 def make_source(
-    data_dir: Path | None, offline: bool, mirrors: tuple[str, ...] = (), quiet: bool = False
+    data_dir: Path | None,
+    offline: bool,
+    mirrors: tuple[str, ...] = (),
+    quiet: bool = False,
+    reading: "ReadOptions | None" = None,
 ) -> "Source":
-    """Return the source of data sets that the options of `data` and `mirror` describe."""
+    """Return the source of data sets that the options of `data`, `mirror` and `reading` describe."""
     from softmax_cli.cli.progress import download_bars
     from softmax_cli.data.cache import cache_folder
     from softmax_cli.data.download import Source
+    from softmax_cli.data.readers import ReadOptions
 
-    return Source(data_dir or cache_folder(), offline, mirrors, None if quiet else download_bars())
+    progress = None if quiet else download_bars()
+    folder = data_dir or cache_folder()
+    return Source(folder, offline, mirrors, progress, reading=reading or ReadOptions())
 
 
 def load_classifier(path: Path) -> "Classifier":

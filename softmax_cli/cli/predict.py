@@ -35,6 +35,15 @@ log = logging.getLogger(__name__)
     default=None,
     help="Force dark-on-light or light-on-dark. Default: detect from the picture.",
 )
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    metavar="FILE.csv",
+    help="Classify all images of a data file or folder, and write a line for each.",
+)
+@click.option("--probabilities", is_flag=True, help="With --output: a column for each class.")
+@options.skip_bad
 @click.option("--show", is_flag=True, help="Show the image that the model saw, and how it was prepared.")
 @click.option("--explain", is_flag=True, help="Show the evidence for and against the answer, by pixel.")
 @options.as_json
@@ -46,13 +55,21 @@ def command(
     show: bool,
     explain: bool,
     as_json: bool,
+    output: Path | None,
+    probabilities: bool,
+    skip_bad: bool,
 ) -> None:
-    """Classify PNG or JPEG pictures of any size.
+    """Classify pictures of any size, or all images of a data file.
 
     \b
     Example:
       softmax predict digit.png --show
+      softmax predict test.csv -o answers.csv
     """
+    if output:
+        from softmax_cli.cli.batch import predict_to_file
+
+        return predict_to_file(images, checkpoint, output, probabilities, skip_bad, as_json)
     from softmax_cli.classifier import describe_prediction
     from softmax_cli.errors import ImageError
 

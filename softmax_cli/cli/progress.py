@@ -34,8 +34,8 @@ def download_bars() -> Callable[[str, int, int], None] | None:
 
 
 @contextmanager
-def work_bar(size: int, name: str) -> Iterator[Any]:
-    """Yield a bar over work of that size; it is hidden off a terminal and for work of less than 0.5 s."""
+def work_bar(size: int | None, name: str) -> Iterator[Any]:
+    """Yield a bar over work of that size, if known; it is hidden off a terminal and for less than 0.5 s."""
     from tqdm import tqdm
 
     with tqdm(

@@ -31,12 +31,14 @@ DOCTYPE = b"<!doctype html>"
     show_default=True,
     help="HTML file to write.",
 )
+@options.skip_bad
 @options.data
 @options.as_json
 def command(
     checkpoint: Path,
     dataset: str | None,
     output: Path,
+    skip_bad: bool,
     data_dir: Path | None,
     offline: bool,
     as_json: bool,
@@ -57,7 +59,7 @@ def command(
     classifier = options.load_classifier(checkpoint)
     check_writable(output)
     check_replaces(output, DOCTYPE, "report", "--output")
-    source = options.make_source(data_dir, offline)
+    source = options.make_source(data_dir, offline, reading=options.reading_of(skip_bad))
     data = load_evaluation_data(classifier, dataset, "test", source, checkpoint)
     page = _render(classifier, data, _find(classifier, data)).encode()
     with atomic_write(output) as file:

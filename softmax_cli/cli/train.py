@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from softmax_cli.checkpoint import Checkpoint
     from softmax_cli.cli.signals import Stop
     from softmax_cli.data.download import Source
+    from softmax_cli.data.readers import ReadOptions
     from softmax_cli.runs import Run
     from softmax_cli.training import State
 
@@ -58,6 +59,7 @@ log = logging.getLogger(__name__)
     help="Largest number of cores to use; the result does not depend on it.  [default: SOFTMAX_THREADS, or "
     "all]",
 )
+@options.reading
 @options.mirror
 @options.data
 @options.as_json
@@ -73,6 +75,7 @@ def command(
     offline: bool,
     as_json: bool,
     quiet: bool,
+    reading: "ReadOptions",
     **flags: Any,
 ) -> None:
     """Train softmax regression and save a checkpoint after every epoch.
@@ -89,7 +92,7 @@ def command(
     use_threads(threads)
     given = read_toml(find_config(config_name)) if config_name else {}
     given |= {key: value for key, value in flags.items() if value is not None}
-    source = options.make_source(data_dir, offline, mirrors, quiet)
+    source = options.make_source(data_dir, offline, mirrors, quiet, reading)
     run = _prepare_run(given, output, source, log_file, resume)
     checkpoint = _train(run, quiet) if run.data else run.checkpoint
     click.echo(_result(checkpoint, run, as_json))

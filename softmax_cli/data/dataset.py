@@ -25,6 +25,7 @@ class Dataset:
         labels: Unsigned integers (n,), which index `class_names`.
         class_names: One name per class.
         preparation: How a picture becomes an image of this data set: ``digit`` or ``plain``.
+        image_names: A name for each image, if the source has such: the path of a picture.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Dataset:
     labels: Labels
     class_names: tuple[str, ...]
     preparation: str
+    image_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -4,13 +4,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from softmax_cli import __version__
 from softmax_cli.data.catalog import Entry, IdxFile
+from softmax_cli.data.readers import ReadOptions
 from softmax_cli.errors import ConfigError, DownloadError, OutputError, reason
 from softmax_cli.files import CHUNK, atomic_write, inflate
 
@@ -42,6 +43,7 @@ class Source:
         mirrors: Base URLs that are tried before those of the catalog.
         progress: Called while a file arrives.
         wait: Seconds that a mirror has to begin its answer.
+        reading: How pictures become images.
 
     Raises:
         ConfigError: A mirror is not a URL.
@@ -52,6 +54,7 @@ class Source:
     mirrors: tuple[str, ...] = ()
     progress: Progress | None = None
     wait: float = 10.0
+    reading: ReadOptions = field(default_factory=ReadOptions)
 
     def __post_init__(self) -> None:
         for mirror in self.mirrors:

@@ -134,8 +134,10 @@ class FeatureMap:
             images, generator = stage.transform(images, None, generator), None
         return images
 
-    def transform(self, images: NDArray[Any], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    def transform(self, images: NDArray[Any], out: Floats | None = None) -> Floats:
         """Return the features of prepared images (n, rows, cols) without `scale`, float32 (n, D).
+
+        Without stages, inputs in float64 stay in float64.
 
         With `out`, a buffer of at least n rows, its first n rows are filled and returned.
         """
@@ -145,10 +147,11 @@ class FeatureMap:
             assert stage is not None
             x = _scaled_outputs(stage, x)
         if last is not None:
-            return last.transform(x, out)
+            features: Floats = last.transform(x, out)
+            return features
         flat = x.reshape(len(x), -1)
         if out is None:
-            return flat.astype(np.float32)
+            return flat.astype(feature_dtype(x))
         features = out[: len(flat)]
         features[...] = flat
         return features
@@ -202,6 +205,11 @@ def _compute_all(features: FeatureMap, images: NDArray[Any]) -> NDArray[np.float
 
     for_each(fill, range(0, len(images), STORED_BLOCK))
     return computed
+
+
+def feature_dtype(images: NDArray[Any]) -> Any:
+    """Return the dtype of features without stages: float64 for inputs in float64, else float32."""
+    return np.float64 if images.dtype == np.float64 else np.float32
 
 
 def pixel_features(input_shape: Shape) -> FeatureMap:

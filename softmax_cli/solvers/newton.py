@@ -143,7 +143,7 @@ def _split(parameters: Floats) -> Model:
 
 def _warm_up(objective: Objective, config: TrainConfig, model: Model, start: Point) -> Point:
     """Return the point after a few steps of gradient descent, or the start if its loss is not higher."""
-    velocity = Model.zeros(*model.weights.shape)
+    velocity = Model.zeros(*model.weights.shape, model.weights.dtype)  # type: ignore[call-arg]
     epochs = math.ceil(WARM_UP / sgd.steps_per_epoch(len(objective), config))
     for epoch in range(1, epochs + 1):
         try:
@@ -205,8 +205,8 @@ def _block(
     np.matmul(x.T, x, out=block[:-1, :-1])
     block[-1, :-1] = block[:-1, -1] = root * x.sum(axis=0)
     block[-1, -1] = mean
-    ridge = np.full(size + 1, objective.l2, np.float64)
-    ridge[-1] = 0
+    ridge = np.zeros(size + 1)
+    ridge[:-1] = np.ravel(objective.l2)
     ridge += 1e-6 * float(np.trace(block)) / size + 1e-12  # for float32, if l2 is small or 0
     block[np.diag_indices(size + 1)] += ridge.astype(x.dtype)
     return block

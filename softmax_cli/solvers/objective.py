@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from softmax_cli.backend import Workspace, map_ordered, map_sum, partition
 from softmax_cli.config import SOLVERS, TrainConfig
 from softmax_cli.errors import DivergenceError
-from softmax_cli.features import FeatureMap, scaled, take
+from softmax_cli.features import FeatureMap, feature_dtype, scaled, take
 from softmax_cli.model import Floats, Labels, Model, evidence, loss_and_gradient, penalty, softmax
 
 BLOCK = 1024
@@ -68,10 +68,10 @@ class Objective:
     Attributes:
         features: The feature map. It applies to `images`: if these are prepared already, `features` is
             the map for prepared images.
-        images: uint8 (N, rows, cols) or float32 (N, D).
+        images: uint8 (N, rows, cols), or float32 or float64 (N, D).
         labels: Class of each image, (N,).
         rows: Indices of the training images, (n,).
-        l2: Factor of the regularization.
+        l2: Factor of the regularization, or a factor for each feature, (D, 1).
         seed: Seed of the displacements that are drawn anew in each epoch.
         sample_weights: Weights of all N images, of mean 1 over `rows`; None for equal weights.
         on_progress: Called on the solver's thread with the number of images that were just processed; if
@@ -82,7 +82,7 @@ class Objective:
     images: NDArray[Any]
     labels: Labels
     rows: NDArray[np.intp]
-    l2: float
+    l2: float | Floats
     seed: int = 0
     sample_weights: Floats | None = None
     on_progress: Callable[[int], bool] = lambda images: False
@@ -111,7 +111,7 @@ class Objective:
             return
         # Pixels are only copied, which is faster into one buffer than on another thread.
         gathered = np.empty((min(size, len(rows)), *self.images.shape[1:]), self.images.dtype)
-        buffer = np.empty((len(gathered), self.features.dimension), np.float32)
+        buffer = np.empty((len(gathered), self.features.dimension), feature_dtype(self.images))
         for begin in begins:
             chosen = rows[begin : begin + size]
             x = self.features.transform(take(self.images, chosen, gathered), buffer)
@@ -134,7 +134,7 @@ class Objective:
             loss, gradient = loss_and_gradient(inner, batch.x, batch.labels, batch.weights)
         weights = gradient.weights
         weights *= weights.dtype.type(self.features.scale)
-        weights += weights.dtype.type(self.l2) * model.weights
+        weights += np.asarray(self.l2, weights.dtype) * model.weights
         return loss, gradient
 
     def full(self, model: Model) -> Value:
@@ -149,7 +149,8 @@ class Objective:
 
         total: Sums = map_sum(sums, partition(len(self)), self._report_part)
         n, dtype = len(self), model.weights.dtype.type
-        weights = total.gradient.weights * dtype(self.features.scale / n) + dtype(self.l2) * model.weights
+        weights = total.gradient.weights * dtype(self.features.scale / n)
+        weights += np.asarray(self.l2, weights.dtype) * model.weights
         loss = total.loss / n
         gradient = Model(weights, total.gradient.bias / dtype(n))
         return Value(loss + penalty(model, self.l2), loss, gradient)
