@@ -2,8 +2,8 @@
 
 If the features are the pixels, z_k = b_k + Σ_p w_pk x_p, so that pixel p contributes (w_pi − w_pj)·x_p to the
 difference z_i − z_j; these contributions and the difference of the biases add up to it exactly. For other
-features there is no such sum; instead, the gradient ∂(z_i − z_j)/∂x_p shows the effect of a little more ink
-at p.
+features there is no such sum; instead, the gradient ∂(z_i − z_j)/∂x_p shows the effect of slightly
+more ink at p.
 """
 
 from typing import NamedTuple
@@ -47,7 +47,10 @@ class Explanation(NamedTuple):
 
 
 def explain(model: Model, features: FeatureMap, image: NDArray[np.uint8]) -> Explanation:
-    """Return why a model prefers the most probable class of a prepared image (rows, cols) to the next."""
+    """Explain why a model prefers the most probable class of an image to the next.
+
+    The image (rows, cols) is prepared.
+    """
     weights, bias = (part.astype(np.float64) for part in model)
     phi = features.scale * features.transform(image[None]).astype(np.float64)[0]
     evidence = phi @ weights + bias

@@ -67,7 +67,10 @@ def check_writable(path: Path) -> None:
 
 
 def check_replaces(path: Path, start: bytes, what: str, option: str) -> None:
-    """Raise `ConfigError` if a file exists at `path` that does not begin like a `what`."""
+    """Raise `ConfigError` if a file at `path` does not begin with `start`.
+
+    `what` is the expected kind of file, `option` the option that names it.
+    """
     if not path.exists():
         return
     with open_regular(path, OutputError) as file:
@@ -76,7 +79,10 @@ def check_replaces(path: Path, start: bytes, what: str, option: str) -> None:
 
 
 def open_regular(path: Path, error: type[SoftmaxError]) -> BinaryIO:
-    """Open an existing regular file for reading; raise `error` for anything else, without blocking."""
+    """Open an existing regular file for reading, without blocking.
+
+    Anything else raises `error`.
+    """
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):

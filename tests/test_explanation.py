@@ -1,4 +1,4 @@
-"""Explanations: contributions that add up to the evidence, or else the gradient of its difference."""
+"""Explanations: contributions that add up to the evidence, or gradients."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ def test_the_evidence_is_that_of_the_model(states: dict[str, State], sample_test
         assert found.evidence[found.runner_up] == sorted(found.evidence)[-2]
 
 
-def test_for_fourier_features_pixels_are_the_effect_of_a_little_more_ink(
+def test_fourier_features_are_explained_by_the_gradient(
     states: dict[str, State], sample_test: Dataset
 ) -> None:
     """One grey level more at a pixel changes the difference by its gradient / 255."""

@@ -18,7 +18,10 @@ class Stop:
 
 @contextmanager
 def graceful_stop() -> Iterator[Stop]:
-    """Yield a `Stop` that the first SIGINT or SIGTERM sets; a second signal stops at once."""
+    """Yield a `Stop` that the first SIGINT or SIGTERM sets.
+
+    A second signal stops at once.
+    """
     stop = Stop()
 
     def ask(number: int, frame: object) -> None:

@@ -1,4 +1,4 @@
-"""The cache: where known data sets are kept, verified, and where the paths of others are remembered."""
+"""The cache: verified files of known data sets, remembered paths of others."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ from softmax_cli.files import atomic_write, chunks, inflate, open_regular, sha25
 log = logging.getLogger(__name__)
 
 PATH_LIMIT = 1 << 14
-"""Bytes that a remembered path may take."""
+"""Largest size of a remembered path in bytes."""
 
 
 def cache_folder() -> Path:
@@ -41,7 +41,7 @@ def cache_folder() -> Path:
 
 
 def ensure(entry: Entry, source: Source, names: tuple[str, ...] = FILE_NAMES) -> None:
-    """Download all missing files of a data set into the cache, if one of `names` is missing.
+    """Download the missing files of a data set if one of `names` is missing.
 
     Raises:
         DownloadError: Files are missing and ``source.offline`` is set, or no mirror has them.
@@ -81,7 +81,7 @@ def verified(entry: Entry, name: str, source: Source) -> NDArray[np.uint8]:
 
 
 def remember_path(digest: str, path: Path, source: Source) -> None:
-    """Store where the data set of that digest was read from, if the cache can be written."""
+    """Store the path from which a data set was read, if the cache is writable."""
     with suppress(OSError, OutputError, ValueError):
         note = _path_note(digest, source)
         note.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,10 @@ def remember_path(digest: str, path: Path, source: Source) -> None:
 
 
 def remembered_path(digest: str, source: Source) -> Path | None:
-    """Return where the data set of that digest was last read from, if that is known; it may be gone."""
+    """Return the path from which a data set was last read, if it is known.
+
+    The path may no longer exist.
+    """
     with (
         suppress(OSError, DataError, ValueError),
         open_regular(_path_note(digest, source), DataError) as file,

@@ -51,7 +51,11 @@ class Reader(Protocol):
 
 
 def numbered_classes(source: object, *labels: Labels) -> tuple[str, ...]:
-    """Return the class names 0 to the largest label; raise `DataError` naming `source` if too many."""
+    """Return the class names 0 to the largest label.
+
+    Raises:
+        DataError: There are too many classes; the message names `source`.
+    """
     count = 1 + max(int(values.max()) for values in labels)
     if count > MAX_CLASSES:
         raise DataError(f"{source}: the largest label is {count - 1:,}; the limit is {MAX_CLASSES:,} classes")
@@ -59,7 +63,7 @@ def numbered_classes(source: object, *labels: Labels) -> tuple[str, ...]:
 
 
 def readers() -> Iterator[Reader]:
-    """Yield the readers in the order of trial."""
+    """Yield the readers in the order in which they are tried."""
     for name in READERS:
         reader: Reader = import_module(f"softmax_cli.data.readers.{name}")
         yield reader
@@ -71,7 +75,11 @@ def recognises(path: Path) -> bool:
 
 
 def find_reader(path: Path) -> Reader:
-    """Return the first reader that recognises the data at a path; raise `DataError` if none does."""
+    """Return the first reader that recognises the data at a path.
+
+    Raises:
+        DataError: No reader recognises them.
+    """
     for reader in readers():
         if reader.detect(path):
             return reader
