@@ -4,8 +4,8 @@ Format 2. Members, all float32 in C order unless noted:
 
 - ``weights`` (D, K) and ``bias`` (K,): the model to use. It applies to features of pixels in [0, 1] and gives
   calibrated evidence.
-- ``last_weights``, ``last_bias``, ``velocity_weights``, ``velocity_bias``, of the same shapes: what training
-  continues from.
+- ``last_weights``, ``last_bias``, ``velocity_weights``, ``velocity_bias``, of the same shapes: the state from
+  which training continues.
 - For each feature stage, its arrays, called STAGE_ARRAY: ``fourier_projection`` (inputs, D) and
   ``fourier_phase`` (D,).
 - ``meta``: UTF-8 JSON in a uint8 array, see `describe`. Values that may differ between two equal runs

@@ -155,7 +155,7 @@ def check_comparable(first: Classifier, second: Classifier, split: str) -> None:
 
 
 def _parameters(classifier: Classifier) -> list[NDArray[np.float32]]:
-    """Return all numbers that determine the answers of a classifier."""
+    """Return all numbers that determine the predictions of a classifier."""
     checkpoint = classifier.checkpoint
     features = feature_arrays(checkpoint.config, checkpoint.state.features)
     return [*checkpoint.state.model, *features.values()]

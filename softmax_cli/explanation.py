@@ -42,7 +42,7 @@ class Explanation(NamedTuple):
 
     @property
     def bias_difference(self) -> float:
-        """The part of the difference that is due to the biases, whatever the image."""
+        """The part of the difference that is due to the biases, for any image."""
         return float(self.bias[self.winner] - self.bias[self.runner_up])
 
 

@@ -20,8 +20,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Yield a binary file that replaces `path` when the block ends without an error.
 
     The bytes are written to a temporary file beside the target, synced to the disk, and renamed to the
-    target, so that a reader sees either the old file or the new one at every moment. If `path` is a symbolic
-    link, its target is replaced and the link kept.
+    target. At every moment, the target is either the complete old file or the complete new one. If `path`
+    is a symbolic link, its target is replaced and the link kept.
 
     Raises:
         OutputError: The system refuses an operation. The old file is intact and no temporary file is left.

@@ -34,7 +34,7 @@ class Run:
         checkpoint: The checkpoint from which the run continues.
         data: The training split; None if the run is complete.
         output: The checkpoint file.
-        log_file: The file with a JSON line per epoch, if one is wanted.
+        log_file: The file with a JSON line per epoch, or None.
         is_new: Whether the run is new; a file at `output` then belongs to another run.
         backup: Path of the backup of that file, if there is one.
     """

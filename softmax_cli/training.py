@@ -49,7 +49,7 @@ class State:
         model: The model to use on `features`: that of the best epoch by validation loss if the solver keeps
             the best and there are validation images, else the last one. Its parameters are divided by
             `temperature` already.
-        temperature: Temperature of the calibration; 1 without.
+        temperature: Temperature of the calibration; 1 without calibration.
         last: Parameters from which the next epoch starts.
         velocity: Velocity from which the next epoch starts.
         best_epoch: Epoch of `model`.
@@ -182,7 +182,7 @@ def _validate(
 def _advance(state: State, step: Step, scores: Scores | None, temperature: float, keeps_best: bool) -> State:
     """Return the next state.
 
-    Its model is the best one so far, or the last one if no best one is known or wanted.
+    Its model is the best one so far; without validation images, or if `keeps_best` is False, the last one.
     """
     losses = [epoch.validation_loss for epoch in state.history if epoch.validation_loss is not None]
     is_best = scores is None or not keeps_best or scores.loss < min(losses, default=math.inf)

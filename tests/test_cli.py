@@ -32,7 +32,7 @@ def command_named(name: str) -> click.Command:
     return found
 
 
-def test_version_and_list_of_commands(invoke: Invoke) -> None:
+def test_version_and_list_of_commands_are_printed(invoke: Invoke) -> None:
     """The list contains the first sentence of each command's help."""
     assert invoke("--version").stdout == f"softmax {__version__}\n"
     assert "..." not in invoke("--help").stdout.replace("[ARGS]...", "")

@@ -97,7 +97,7 @@ def test_some_options_need_validation_images(given: dict[str, Any]) -> None:
         TrainConfig(validation_size=0, **given)
 
 
-def test_defaults() -> None:
+def test_defaults_are_unchanged() -> None:
     """A changed default changes every result; therefore the defaults are repeated here."""
     assert asdict(TrainConfig()) == {
         "dataset": "auto",
@@ -217,7 +217,7 @@ def test_toml_holds_overrides_only(tmp_path: Path, text: str, overrides: dict[st
         (b"seed = " + b"9" * 5000, "is not valid TOML"),
     ],
 )
-def test_bad_toml_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_invalid_toml_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "run.toml"
     path.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
@@ -227,7 +227,7 @@ def test_bad_toml_is_refused(tmp_path: Path, content: bytes, message: str) -> No
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1", "0", "true", '"fast"', "[1]", "1979-05-27"])
-def test_a_bad_value_in_toml_is_refused(tmp_path: Path, value: str) -> None:
+def test_an_invalid_value_in_toml_is_refused(tmp_path: Path, value: str) -> None:
     path = tmp_path / "run.toml"
     path.write_text(f"learning_rate = {value}\n")
     with pytest.raises(ConfigError, match=r"^learning-rate must be "):
@@ -248,7 +248,7 @@ def test_a_packaged_config_is_found_by_its_name() -> None:
         find_config("exakt")
 
 
-# Resuming
+# Resumed runs
 
 
 @pytest.mark.parametrize(

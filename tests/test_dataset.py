@@ -317,7 +317,7 @@ def test_auto_trains_on_the_sample_with_one_warning(
     assert Path("model.npz").exists()
 
 
-def test_auto_uses_the_sample_if_no_mirror_answers(
+def test_auto_uses_the_sample_if_no_mirror_responds(
     cache: Path, use: Use, sample: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each mirror gets one request."""

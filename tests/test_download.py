@@ -184,7 +184,7 @@ def test_mirror_that_sends_a_web_page_is_skipped_with_a_warning(
     assert files_in(cache) == FILES
 
 
-# Answers without a file
+# Responses without a file
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_busy_mirror_is_retried_after_a_bounded_pause(
 @pytest.mark.parametrize(
     "status", ["404 Not Found", "403 Forbidden", "204 No Content", "206 Partial Content"]
 )
-def test_mirror_that_refuses_is_not_retried(
+def test_mirror_that_refuses_the_request_is_not_retried(
     tmp_path: Path, pauses: list[float], caplog: pytest.LogCaptureFixture, status: str
 ) -> None:
     with Server(reply(status=status, Retry_After="2")) as bad, Server(mirror) as good:
@@ -246,7 +246,7 @@ def test_every_failed_mirror_is_listed_with_its_reason(
 # Slow and unreachable mirrors, redirects, certificates, proxies
 
 
-def test_mirror_that_never_answers_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_mirror_that_never_responds_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with Server([FOREVER]) as bad, Server(mirror) as good:
         fetch_one(tmp_path, bad.url, good.url, wait=0.5)
     assert f"{bad.url} was skipped: no answer within 0.5 s" in caplog.text
@@ -255,7 +255,7 @@ def test_mirror_that_never_answers_is_skipped(tmp_path: Path, caplog: pytest.Log
     assert files_in(tmp_path) == {NAME: CONTENT}
 
 
-def test_answer_whose_head_is_too_slow_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_response_whose_head_is_too_slow_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Each byte arrives in time, but the complete head does not."""
     slow = [step for byte in head() for step in (bytes([byte]), 0.05)]
     with Server(slow) as bad, Server(mirror) as good:
@@ -265,7 +265,7 @@ def test_answer_whose_head_is_too_slow_is_skipped(tmp_path: Path, caplog: pytest
     assert files_in(tmp_path) == {NAME: CONTENT}
 
 
-def test_answer_whose_body_stops_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_response_whose_body_stops_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with Server(hang_halfway) as bad, Server(mirror) as good:
         fetch_one(tmp_path, bad.url, good.url, wait=0.5)
     assert f"{bad.url} was skipped: the connection broke off" in caplog.text
@@ -274,7 +274,7 @@ def test_answer_whose_body_stops_is_skipped(tmp_path: Path, caplog: pytest.LogCa
     assert files_in(tmp_path) == {NAME: CONTENT}
 
 
-def test_answer_whose_body_is_too_slow_is_skipped_at_the_deadline(
+def test_response_whose_body_is_too_slow_is_skipped_at_the_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(download, "DEADLINE", 1.0)

@@ -208,7 +208,7 @@ def test_calibration_is_shown_before_and_after(invoke: Invoke, pair: tuple[Path,
     assert "before calibration" not in invoke("eval", "-c", pair[0]).stdout
 
 
-def test_the_temperature_is_in_the_weights(pair: tuple[Path, Path]) -> None:
+def test_the_temperature_is_included_in_the_weights(pair: tuple[Path, Path]) -> None:
     """A program that reads the file without this package computes calibrated probabilities."""
     with np.load(pair[0]) as plain, np.load(pair[1]) as calibrated:
         temperature = json.loads(calibrated["meta"].tobytes())["temperature"]
@@ -246,7 +246,7 @@ def test_reliability_is_a_table_of_all_images(
 def test_two_models_are_compared_on_the_same_images(
     invoke: Invoke, model_file: Path, pair: tuple[Path, Path]
 ) -> None:
-    """The reference counts; deskewed pixels are significantly better than raw ones."""
+    """The reference counts the predictions. Deskewed pixels are significantly better than raw ones."""
     found = json.loads(invoke("eval", "-c", pair[0], "--compare", model_file, "--json").stdout)
     other = json.loads(invoke("eval", "-c", model_file, "--json").stdout)
     compared = found["compare"]

@@ -69,7 +69,7 @@ def test_fourier_features_are_explained_by_the_gradient(
         assert slope == pytest.approx(found.pixels[pixel], rel=0.02)
 
 
-def test_two_classes_are_enough(trained: Checkpoint, sample_test: Dataset) -> None:
+def test_two_classes_can_be_explained(trained: Checkpoint, sample_test: Dataset) -> None:
     two = Model(trained.state.model.weights[:, :2], trained.state.model.bias[:2])
     found = explain(two, trained.state.features, sample_test.images[0])
     assert {found.winner, found.runner_up} == {0, 1}

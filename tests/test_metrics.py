@@ -98,7 +98,7 @@ def test_a_class_without_predictions_or_images_scores_zero() -> None:
     ("label", "accuracy", "loss", "brier", "ece"), [(1, 1, 0, 0, 0), (0, 0, 1e4, 2, 1), (2, 0, 2e4, 2, 1)]
 )
 def test_a_probability_of_one_has_the_extreme_scores(label: int, accuracy, loss, brier, ece) -> None:
-    """They are the best ones if the prediction is correct, else the worst ones; all are finite."""
+    """The scores are the best possible if the prediction is correct, else the worst; all are finite."""
     scores = score(np.array([[0, 1e4, -1e4]]), np.array([label]))
     assert (scores.accuracy, scores.loss, scores.brier, scores.ece) == (accuracy, loss, brier, ece)
 
@@ -136,7 +136,7 @@ def test_scoring_does_not_modify_the_evidence(scored) -> None:
 
 
 def test_confusions_are_counted_for_more_than_256_cells() -> None:
-    """With 20 classes, the index of a cell (up to 399) exceeds the uint8 of a label."""
+    """With 20 classes, the index of a cell (up to 399) exceeds the range of uint8, the type of labels."""
     z = np.eye(20)
     np.testing.assert_array_equal(score(z, np.arange(20, dtype=np.uint8)).confusion, np.eye(20))
 

@@ -50,7 +50,7 @@ def problem() -> tuple[Model, Floats, Floats]:
     return model, rng.normal(size=(20, 7)), rng.integers(0, 4, 20)
 
 
-# Published values, the tests of scipy.special.softmax, log_softmax and logsumexp.
+# Published values from the tests of scipy.special.softmax, log_softmax and logsumexp.
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_gradient_by_evidence_sums_to_zero_and_is_bounded(problem) -> None:
 
 
 def test_squared_error_has_a_plateau_and_cross_entropy_has_none() -> None:
-    """If the true class has probability 1e-9, the slope of cross-entropy is −1, of the square near 0."""
+    """If the true class has probability 1e-9, the gradient is −1 for cross-entropy, near 0 for the square."""
     z, label = np.log([[1e-9, 1 - 1e-9]]), np.array([0])
     _, slope = cross_entropy_gradient(z, label)
     loss, flat = squared_error_gradient(z, label)

@@ -240,7 +240,7 @@ def test_too_much_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_memory_limits_the_number_of_threads(
     sample: Dataset, monkeypatch: pytest.MonkeyPatch, blocks: int, workers: int
 ) -> None:
-    """Ten factors, five matrices of their size for each thread, and four cores."""
+    """There are ten factors, five matrices of their size per thread, and four cores."""
     asked = []
 
     def record(function: Callable[[int], None], items: range, count: int) -> None:
@@ -256,7 +256,7 @@ def test_memory_limits_the_number_of_threads(
 
 
 def test_a_stop_drops_the_unfinished_iteration(sample: Dataset) -> None:
-    """It is tested in the first pass, before and after the first factors, and in the last pass."""
+    """Stops are requested in the first pass, before and after the first factors, and in the last pass."""
     calls: list[int] = []
     whole = list(fit(EXACT, sample, on_progress=calls.append))
     factors, last = calls.index(0) + 1, len(calls)
@@ -269,7 +269,7 @@ def test_a_stop_drops_the_unfinished_iteration(sample: Dataset) -> None:
         assert [state.epoch for state in states] == list(range(1, len(states) + 1))
 
 
-def test_patience_is_refused() -> None:
+def test_patience_is_refused_with_newton() -> None:
     with pytest.raises(ConfigError, match="patience has no effect with solver newton, which does not keep"):
         TrainConfig(solver="newton", patience=2)
 

@@ -72,7 +72,7 @@ def test_boxes_are_in_pixels_of_the_file(sample_test: Dataset) -> None:
 
 
 def test_single_digits_are_not_split(sample_test: Dataset) -> None:
-    """The pictures are processed without a classifier."""
+    """Every picture contains one digit and is processed without a classifier."""
     pictures = [draw_kind("pen 4", image, seed) for seed, image in enumerate(sample_test.images[:60])]
     assert [len(find_digits(one, SHAPE)) for one in pictures] == [1] * 60
 

@@ -96,7 +96,7 @@ def test_a_bad_picture_does_not_stop_the_others(
     )
 
 
-def test_a_blank_picture_has_an_answer_and_a_warning(invoke: Invoke, model_file: Path, work: Path) -> None:
+def test_a_blank_picture_has_a_prediction_and_a_warning(invoke: Invoke, model_file: Path, work: Path) -> None:
     Image.new("L", (40, 40), 255).save("blank.png")
     result = invoke("predict", "blank.png", "-c", model_file)
     assert result.exit_code == 0

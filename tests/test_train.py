@@ -110,7 +110,7 @@ def test_packaged_configs_work_and_hold_overrides_only(path: Path, invoke: Invok
         (["--calibrate", "--validation-size", "0"], ["calibrate needs validation images"]),
     ],
 )
-def test_bad_values_exit_with_2_and_write_nothing(
+def test_invalid_values_exit_with_2_and_write_nothing(
     arguments: list[str], parts: list[str], invoke: Invoke, work: Path
 ) -> None:
     Path("wrong.toml").write_text("learning_rat = 1")
@@ -379,7 +379,7 @@ def test_the_second_signal_stops_at_once() -> None:
         (("--features", "fourier", "--fourier-dimension", "800", "--epochs", "3"), 0.979),
     ],
 )
-def test_accuracy_on_mnist(
+def test_accuracy_on_mnist_is_that_of_the_readme(
     options: tuple[str, ...], least: float, full_mnist: Path, invoke: Invoke, tmp_path: Path
 ) -> None:
     """The mean of three seeds on the test set is what the README states."""

@@ -184,7 +184,7 @@ def test_only_the_training_rows_are_used(tiny: Dataset) -> None:
     ("schedule", "expected"),
     [("constant", [0.8, 0.8, 0.8, 0.8, 0.8]), ("cosine", [0.8, 0.6, 0.4, 0.2, 0.0])],
 )
-def test_learning_rate_schedules(schedule: str, expected: list[float]) -> None:
+def test_learning_rates_follow_the_schedule(schedule: str, expected: list[float]) -> None:
     """The cosine decreases to 3/4, 1/2 and 1/4 of the rate after 1/3, 1/2 and 2/3 of the steps."""
     config = TrainConfig(learning_rate=0.8, schedule=schedule)
     found = [learning_rate(step, 600, config) for step in (0, 200, 300, 400, 600)]
@@ -213,7 +213,7 @@ def test_steps_per_epoch(images: int, batch_size: int, steps: int) -> None:
     assert steps_per_epoch(images, TrainConfig(batch_size=batch_size)) == steps
 
 
-def test_training_with_the_defaults_reaches_90_percent_on_the_sample(
+def test_training_with_the_defaults_reaches_about_90_percent_on_the_sample(
     sample: Dataset, sample_test: Dataset
 ) -> None:
     """With the defaults, the accuracy on the test images of the sample is about 90 %."""
@@ -433,8 +433,10 @@ def test_without_validation_images_the_last_model_is_kept(tiny: Dataset) -> None
         (5, 3, 3, True),
     ],
 )
-def test_a_run_is_complete(tiny: Dataset, epoch: int, stale: int, patience: int, complete: bool) -> None:
-    """A run is complete after 10 epochs or if the patience is exhausted; patience 0 means never."""
+def test_a_run_is_complete_after_all_epochs_or_without_patience_left(
+    tiny: Dataset, epoch: int, stale: int, patience: int, complete: bool
+) -> None:
+    """A run is complete after 10 epochs or if the patience is exhausted; patience 0 has no effect."""
     state = replace(start(TrainConfig(), tiny), epoch=epoch, stale=stale)
     assert is_complete(state, TrainConfig(patience=patience)) is complete
 

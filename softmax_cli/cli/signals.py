@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Stop:
-    """The number of the signal that asked to stop; 0 if none did."""
+    """The number of the signal that requested the stop; 0 if there was none."""
 
     number: int = 0
 
