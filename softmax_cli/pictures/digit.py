@@ -90,9 +90,8 @@ def normalise_stroke(ink: NDArray[Any]) -> Floats:
 def stroke_width(mask: Floats) -> float:
     """Return the mean width of strokes (h, w) in [0, 1].
 
-    It is twice the area divided by the length of the outline.
-
-    The length is the total variation, the integral of the gradient's magnitude.
+    It is twice the area divided by the length of the outline. The length is the total variation, the integral
+    of the gradient's magnitude.
     """
     down, right = np.gradient(mask)
     return float(2 * mask.sum() / max(np.hypot(down, right).sum(), 1e-6))

@@ -92,8 +92,8 @@ class Reference(NamedTuple):
 def fit_reference(features: Floats, labels: NDArray[np.integer[Any]], count: int = 40) -> Reference:
     """Return the reference of features (N, D) of training images with labels (N,).
 
-    Every class must have an image. The measurements above use deskewed images, averaged over 2x2
-    pixels. `count` directions are kept.
+    Every class must have an image. The measurements of this module use deskewed images, averaged
+    over 2x2 pixels. `count` directions are kept.
     """
     totals = np.zeros((int(labels.max()) + 1, features.shape[1]))
     np.add.at(totals, labels, features)

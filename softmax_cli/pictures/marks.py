@@ -13,7 +13,7 @@ from softmax_cli.pictures.shapes import Ints, Mask, Shapes, find_shapes, otsu, r
 Gray = NDArray[np.uint8]
 
 WEAKEST = 0.5
-"""Smallest ink of a shape, as a fraction of Otsu's threshold, which its maximum must reach."""
+"""Smallest ink of a shape, as a fraction of Otsu's threshold; its largest ink reaches the threshold."""
 
 STEEPEST = 0.3
 """Largest slope of a line relative to an axis."""
@@ -85,7 +85,7 @@ def _weak(threshold: int) -> int:
     return max(1, round(WEAKEST * threshold))
 
 
-# Rules
+# Ruled lines
 
 
 def erase_rules(ink: Gray, threshold: int) -> Gray | None:
@@ -159,9 +159,8 @@ def _may_cross(mask: Mask) -> bool:
 def _peaks(rows: NDArray[Any], columns: NDArray[Any], width: int) -> list[tuple[float, float]]:
     """Return the slope of lines through many points, and their height at the middle.
 
-    Method: Hough transform.
-
-    `columns` count from the middle. Lines that pass within three pixels of a better one are left out.
+    The method is the Hough transform. `columns` are relative to the middle. Lines that pass within three
+    pixels of a better one are left out.
     """
     slopes = np.arange(-STEEPEST, STEEPEST, 2 / width)
     low = int(rows.min() - STEEPEST * width) - 2

@@ -75,10 +75,8 @@ def is_dark(gray: Gray) -> bool:
 def smooth_tone(gray: Gray) -> Floats:
     """Return a quadratic surface (h, w) that fits the tone of the paper.
 
-    The fit is robust.
-
-    The fit begins at the median of the picture, in which the tone of the border has 30 % of the weight, and
-    is repeated with weights 1 / (1 + (residual / 16)²).
+    The fit is robust. It begins at the median of the picture, in which the tone of the border has 30 % of the
+    weight, and is repeated with weights 1 / (1 + (residual / 16)²).
     """
     cells = reduced(gray, 24)
     y, x = (np.linspace(-1, 1, side) for side in cells.shape)

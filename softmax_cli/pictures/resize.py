@@ -62,10 +62,9 @@ def centre_of_mass(picture: NDArray[Any]) -> tuple[float, float]:
 def place(picture: Floats, shape: tuple[int, int]) -> Floats:
     """Place a smaller picture on black, with its centre of mass in the middle.
 
-    The offset is that number of whole pixels for which the centre is nearest to the middle of `shape`.
-
-    The centre is rounded to a millionth of a pixel, because the order of summation would otherwise decide
-    where a symmetric picture is placed.
+    The offset is the number of whole pixels for which the centre is nearest to the middle of `shape`. The
+    centre is rounded to a millionth of a pixel. Otherwise the position of a symmetric picture would depend on
+    the order of summation.
     """
     canvas = np.zeros(shape)
     middle = centre_of_mass(picture)
