@@ -1,6 +1,8 @@
 """Print the lowest declared version of each package that the library imports, as constraints for pip.
 
-python scripts/floors.py > floors.txt
+    python scripts/floors.py > floors.txt
+
+The output is a file of constraints.
 """
 
 import re

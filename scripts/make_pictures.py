@@ -1,7 +1,9 @@
-"""Make the pictures of the README: `python scripts/make_pictures.py MODEL.npz`, where Chromium is installed.
+"""Write the pictures of the README.
 
-docs/report.png: the report on the model, a digit drawn on its board. docs/explain.png: what
-`softmax predict --explain` says of tests/pictures/seven.png on a terminal with colours.
+    python scripts/make_pictures.py MODEL.npz
+
+docs/report.png shows the report of the model, with a digit on the board. docs/explain.png shows the output of
+`softmax predict --explain` for tests/pictures/seven.png on a terminal with colours. Chromium is required.
 """
 
 import html
@@ -36,7 +38,7 @@ def on_terminal(line: list[str]) -> str:
         while True:
             try:
                 chunk = os.read(ours, 1 << 16)
-            except OSError:  # Linux says so when the other end is closed
+            except OSError:  # on Linux, the end of the output
                 break
             if not chunk:
                 break
@@ -55,7 +57,7 @@ def colour(number: int) -> str:
 
 
 def as_html(text: str) -> str:
-    """Return terminal output as HTML: its colours, and nothing else."""
+    """Return terminal output as HTML with its colours."""
 
     def coloured(match: re.Match[str]) -> str:
         front, back = colour(int(match[1])), colour(int(match[2]))
@@ -88,12 +90,12 @@ def shoot_report(browser: Browser, model: Path, folder: Path) -> None:
     for place in places[1:]:
         page.mouse.move(*place, steps=8)
     page.mouse.up()
-    page.wait_for_timeout(500)  # until the bars have moved
+    page.wait_for_timeout(500)  # wait for the animation of the bars
     page.screenshot(path=DOCS / "report.png")
 
 
 def main(model: Path) -> None:
-    """Write both."""
+    """Write both pictures."""
     DOCS.mkdir(exist_ok=True)
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         path = os.environ.get("SOFTMAX_CHROMIUM") or shutil.which("chromium")

@@ -1,7 +1,7 @@
 """Share work between cores: ordered maps and ordered sums over fixed parts.
 
 Work is cut into parts that depend on its size alone, and partial results are used in the order of the
-parts, so that no result depends on the number of cores. Threads help where a function spends its time in
+parts, so that no result depends on the number of cores. Threads help if a function spends its time in
 numpy, which releases the interpreter lock.
 """
 
@@ -46,7 +46,7 @@ class Workspace(threading.local):
 
 
 def cores() -> int:
-    """Return the number of cores to use: those that the system grants, or fewer if `VARIABLE` says so.
+    """Return the number of cores to use: all available, or at most `VARIABLE`.
 
     Raises:
         ConfigError: The variable is not a positive whole number.
@@ -67,10 +67,10 @@ def partition(n: int) -> list[slice]:
 def map_ordered(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None
 ) -> Iterator[Result]:
-    """Yield ``function(item)`` for each item, in order, computed a few items ahead on `workers` threads.
+    """Yield ``function(item)`` for each item, in order, computed on `workers` threads.
 
-    The default number of threads is `cores()`. At most two results more than there are threads exist at a
-    time.
+    Results are computed ahead. The default number of threads is `cores()`; at most two results more than
+    there are threads exist at a time.
     """
     items = list(items)
     count = min(workers or cores(), len(items))
@@ -104,7 +104,7 @@ def map_sum(
     parts: Iterable[slice],
     on_part: Callable[[slice], None] = lambda part: None,
 ) -> Any:
-    """Return the sum of ``function(part)`` over the parts, added in the order of the parts.
+    """Return the sum of ``function(part)`` over the parts, added in order.
 
     `on_part` is called on this thread after each part; an exception that it raises ends the work.
     """

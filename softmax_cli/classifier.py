@@ -1,4 +1,4 @@
-"""`Classifier`: a checkpoint that answers, for arrays and for pictures."""
+"""`Classifier`: predictions of a checkpoint, for arrays and for pictures."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class Prediction(NamedTuple):
-    """The answer for one picture.
+    """The prediction for one picture.
 
     Attributes:
         class_name: The most probable class.
         probability: Its probability.
         probabilities: The probability of each class, by name.
-        prepared: The image that the model saw, and how it was made.
+        prepared: The input of the model, and the steps that produced it.
     """
 
     class_name: str
@@ -36,7 +36,7 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True)
 class Classifier:
-    """A trained model, ready to answer.
+    """A trained model that predicts classes and probabilities.
 
     Example:
         >>> classifier = Classifier.load("model.npz")
@@ -48,7 +48,11 @@ class Classifier:
 
     @classmethod
     def load(cls, path: str | Path) -> "Classifier":
-        """Return the classifier in a checkpoint file; raise `CheckpointError` if it is not valid."""
+        """Return the classifier in a checkpoint file.
+
+        Raises:
+            CheckpointError: The file is not a valid checkpoint.
+        """
         return cls(load_checkpoint(path))
 
     @property
@@ -59,7 +63,7 @@ class Classifier:
     def evidence_blocks(
         self, images: NDArray[np.uint8], rows: NDArray[np.intp] | None = None
     ) -> Iterator[tuple[NDArray[np.intp], Floats]]:
-        """Yield blocks of row numbers (n,) and the evidence (n, K) for ``images[rows]``, in order.
+        """Yield row numbers (n,) and evidence (n, K) for ``images[rows]``, in blocks.
 
         By default, for all images.
 
@@ -86,16 +90,16 @@ class Classifier:
         return np.concatenate([np.empty((0, len(self.class_names))), *blocks])
 
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.intp]:
-        """Return the most probable class of each image, (n,), as an index into `class_names`."""
+        """Return the index of the most probable class of each image, (n,)."""
         blocks = [z.argmax(axis=1) for _, z in self.evidence_blocks(images)]
         return np.concatenate([np.empty(0, np.intp), *blocks])
 
     def predict_picture(self, path: str | Path, invert: bool | None = None) -> Prediction:
-        """Return the answer for a picture in a file.
+        """Return the prediction for a picture in a file.
 
         Args:
             path: A PNG or JPEG file.
-            invert: The picture is dark on light (True) or light on dark (False); None detects it.
+            invert: True for dark on light, False for light on dark; None detects it.
 
         Raises:
             ImageError: The file cannot be read.
@@ -124,13 +128,13 @@ class Classifier:
         return prepared._replace(image=image, steps=(*prepared.steps, *actions))
 
     def explain(self, prediction: Prediction) -> Explanation:
-        """Return why the model prefers the class that it predicts to the next one."""
+        """Explain a prediction: the most probable class against the second one."""
         state = self.checkpoint.state
         return explain(state.model, state.features.prepared, prediction.prepared.image)
 
 
 def describe_prediction(path: str | Path, prediction: Prediction) -> dict[str, Any]:
-    """Return an answer as plain values, as ``softmax predict --json`` prints it."""
+    """Return a prediction as plain values, as in ``softmax predict --json``."""
     return {
         "image": str(path),
         "class": prediction.class_name,

@@ -1,4 +1,6 @@
-"""The configuration of a training run: `TrainConfig`, the only home of every default, and its TOML form.
+"""The configuration of a training run: `TrainConfig`, and its TOML form.
+
+All defaults are those of `TrainConfig`.
 
 The registries of solvers and feature stages are here, so that `softmax train --help` and TOML files know
 them without importing numpy. The solver NAME is the module ``softmax_cli.solvers.NAME``, the stage NAME the
@@ -14,7 +16,7 @@ from typing import Any, NamedTuple
 from softmax_cli.errors import ConfigError, reason
 
 DEFAULT_CHECKPOINT = Path("model.npz")
-"""Where `train` writes and the other commands read by default."""
+"""Default checkpoint file of all commands."""
 
 
 AUTO = "auto"
@@ -22,7 +24,7 @@ AUTO = "auto"
 
 
 class SolverFacts(NamedTuple):
-    """What the rest of the package has to know of a solver.
+    """Properties of a solver that the rest of the package needs.
 
     Attributes:
         title: What it is, for the help of ``--solver``.
@@ -30,8 +32,8 @@ class SolverFacts(NamedTuple):
         unit: What `epochs` counts.
         tolerance: Estimated relative distance from the optimum at which the solver has converged; None if
             it runs for a given number of epochs.
-        keeps_best: Keep the weights of the epoch with the lowest validation loss, not the last ones; only
-            then does ``--patience`` work.
+        keeps_best: Keep the weights of the epoch with the lowest validation loss, not the last ones;
+            required by ``--patience``.
         uses_learning_rate: Use ``--learning-rate`` and its schedule; then the number of epochs of a run
             cannot change, unless the schedule is constant.
         remedy: What to try if training diverges.
@@ -70,7 +72,7 @@ SOLVERS = {
 
 
 class StageFacts(NamedTuple):
-    """What the configuration has to know of a feature stage.
+    """Properties of a feature stage that the configuration needs.
 
     Attributes:
         title: What it computes, for the help of ``--features``.
@@ -117,12 +119,12 @@ def _stage_option(stage: str, default: Any, help: str, **metadata: Any) -> Any:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides what a training run learns; two equal configs learn the same weights.
+    """All options that determine the weights of a training run.
 
     `features` may be given as text (``"deskew,fourier"``) or as a list of names.
 
     Raises:
-        ConfigError: A value has no meaning. The message names the option, the value and what is valid.
+        ConfigError: A value is not valid. The message names the option, the value and what is valid.
     """
 
     dataset: str = _option(
@@ -266,7 +268,10 @@ class TrainConfig:
 
 
 def _pipeline(features: Any) -> tuple[str, ...]:
-    """Return the stages that a value of `features` names, without pixels, which are always the input."""
+    """Return the stages that a value of `features` names.
+
+    `pixels` is left out, because pixels are always the input.
+    """
     names = features.split(",") if isinstance(features, str) else features
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise ConfigError(f"features must be text or a list of names, not {features!r}")
@@ -289,13 +294,15 @@ def _pipeline(features: Any) -> tuple[str, ...]:
 
 
 def _canonical(stages: tuple[str, ...]) -> str:
-    """Return the one way to write a pipeline; it never depends on an alias for several stages."""
+    """Return the canonical text of a pipeline; it contains no alias of stages."""
     text = ",".join(stages) or "pixels"
     return f"pixels,{text}" if len(stages) == 1 and text in ALIASES else text
 
 
 def find_config(name: str) -> Path:
-    """Return the path of a TOML file: `name` if it ends in ``.toml``, else that of a packaged file.
+    """Return the path of a TOML file.
+
+    It is `name` if that ends in ``.toml``, else that of a packaged file.
 
     Raises:
         ConfigError: No packaged file has this name.
@@ -334,7 +341,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 
 def continued(saved: TrainConfig, given: dict[str, Any]) -> TrainConfig:
-    """Return the config of a run that continues one with the config `saved`, with the overrides `given`.
+    """Return the config that continues a run: `saved` with the overrides `given`.
 
     Only patience may change, and the number of epochs if the learning rate does not depend on it: with a
     constant schedule, or a solver that uses no learning rate.
@@ -363,7 +370,7 @@ def continued(saved: TrainConfig, given: dict[str, Any]) -> TrainConfig:
 
 
 def _way_out(key: str, value: Any) -> str:
-    """Return what works instead of resuming a run with another value of an option."""
+    """Return advice for a run that cannot be resumed with another value."""
     remedy = f"leave it out, or start a new run with --{option_name(key)} {value} and without --resume"
     if key == "epochs":
         remedy += (
@@ -373,7 +380,7 @@ def _way_out(key: str, value: Any) -> str:
 
 
 def option_name(key: str) -> str:
-    """Return the name of a field as it is spelled on the command line, without leading dashes."""
+    """Return the name of a field on the command line, without leading dashes."""
     return key.replace("_", "-")
 
 
@@ -385,7 +392,11 @@ def _suggestion(key: str, known: Iterable[str]) -> str:
 
 
 def _checked(key: str, value: Any, kind: Any, rules: Any) -> Any:
-    """Return the value, as a float if the field is one; raise `ConfigError` if it is not valid."""
+    """Return a valid value, as a float if the field is one.
+
+    Raises:
+        ConfigError: The value is not valid.
+    """
     name = option_name(key)
     if "word" in rules and value == rules["word"]:
         return value

@@ -1,4 +1,4 @@
-"""A classifier on a data set: scores, calibration, and the comparison of two classifiers."""
+"""Evaluation of a classifier on a data set, and comparison of two classifiers."""
 
 import logging
 from dataclasses import replace
@@ -68,7 +68,9 @@ def load_evaluation_data(
     source: Source | None = None,
     name: str | Path = "the model",
 ) -> Dataset:
-    """Return the data set to evaluate a classifier on; log a warning if it was trained on another one.
+    """Return the data set to evaluate a classifier on.
+
+    A warning is logged if the classifier was trained on another data set.
 
     Args:
         classifier: The classifier.
@@ -78,8 +80,8 @@ def load_evaluation_data(
         name: Name of the classifier in messages.
 
     Raises:
-        ConfigError: The data set is not known, or its path is not.
-        DataError: The data cannot be had, or do not suit the classifier.
+        ConfigError: The data set or its path is not known.
+        DataError: The data are not available, or do not suit the classifier.
     """
     checkpoint, source = classifier.checkpoint, source or Source(cache_folder())
     part = "test" if split == "test" else "train"
@@ -126,7 +128,10 @@ def align_classes(data: Dataset, class_names: tuple[str, ...], name: str | Path 
 
 
 def check_data(classifier: Classifier, data: Dataset, name: str | Path = "the model") -> None:
-    """Raise `DataError` if the images or the classes do not suit the classifier called `name`."""
+    """Raise `DataError` if the images or the classes do not suit a classifier.
+
+    `name` is the name of the classifier in messages.
+    """
     checkpoint = classifier.checkpoint
     if data.image_shape != checkpoint.image_shape:
         expected, found = (" x ".join(map(str, one)) for one in (checkpoint.image_shape, data.image_shape))
@@ -139,7 +144,7 @@ def check_data(classifier: Classifier, data: Dataset, name: str | Path = "the mo
 
 
 def rows_of_split(classifier: Classifier, data: Dataset, split: str) -> NDArray[np.intp]:
-    """Return the rows of the ``test``, ``validation`` or ``train`` images, as training drew them.
+    """Return the rows of the test, validation or training images of a classifier.
 
     Raises:
         ConfigError: The classifier was trained on another data set, or without validation images.
@@ -158,7 +163,10 @@ def rows_of_split(classifier: Classifier, data: Dataset, split: str) -> NDArray[
 
 
 def check_comparable(first: Classifier, second: Classifier, split: str) -> None:
-    """Raise `DataError` for models of different classes; log a warning if the comparison is of no use."""
+    """Raise `DataError` if two models have different classes.
+
+    A warning is logged if the comparison is not informative.
+    """
     if first.class_names != second.class_names:
         raise DataError("the two models have different classes, so that they cannot be compared")
     if all(np.array_equal(*pair) for pair in zip(_parameters(first), _parameters(second), strict=True)):
@@ -172,7 +180,7 @@ def check_comparable(first: Classifier, second: Classifier, split: str) -> None:
 
 
 def _parameters(classifier: Classifier) -> list[NDArray[np.float32]]:
-    """Return all numbers that determine the answers of a classifier."""
+    """Return all numbers that determine the predictions of a classifier."""
     checkpoint = classifier.checkpoint
     features = feature_arrays(checkpoint.config, checkpoint.state.features)
     return [*checkpoint.state.model, *features.values()]
@@ -209,7 +217,10 @@ def describe_evaluation(
 
 
 def describe_comparison(name: str | Path, second: Evaluation, comparison: Comparison) -> dict[str, Any]:
-    """Return a comparison as plain values; `name` and `second` are those of the second model."""
+    """Return a comparison as plain values.
+
+    `name` and `second` belong to the second model.
+    """
     return {
         "checkpoint": str(name),
         "accuracy": second.scores.accuracy,

@@ -23,8 +23,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Yield a binary file that replaces `path` when the block ends without an error.
 
     The bytes are written to a temporary file beside the target, synced to the disk, and renamed to the
-    target, so that a reader sees either the old file or the new one at every moment. If `path` is a symbolic
-    link, its target is replaced and the link kept.
+    target. At every moment, the target is either the complete old file or the complete new one. If `path`
+    is a symbolic link, its target is replaced and the link kept.
 
     Raises:
         OutputError: The system refuses an operation. The old file is intact and no temporary file is left.
@@ -70,7 +70,10 @@ def check_writable(path: Path) -> None:
 
 
 def check_replaces(path: Path, start: bytes, what: str, option: str) -> None:
-    """Raise `ConfigError` if a file exists at `path` that does not begin like a `what`."""
+    """Raise `ConfigError` if a file at `path` does not begin with `start`.
+
+    `what` is the expected kind of file, `option` the option that names it.
+    """
     if not path.exists():
         return
     with open_regular(path, OutputError) as file:
@@ -79,7 +82,10 @@ def check_replaces(path: Path, start: bytes, what: str, option: str) -> None:
 
 
 def open_regular(path: Path, error: type[SoftmaxError]) -> BinaryIO:
-    """Open an existing regular file for reading; raise `error` for anything else, without blocking."""
+    """Open an existing regular file for reading, without blocking.
+
+    Anything else raises `error`.
+    """
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):

@@ -1,4 +1,4 @@
-"""A training run: start or resume, save every epoch, keep a backup of what is replaced, write a log."""
+"""A training run: start or resume, save every epoch, back up, write a log."""
 
 import json
 import logging
@@ -24,7 +24,7 @@ from softmax_cli.training import fit, has_converged, is_complete, start
 log = logging.getLogger(__name__)
 
 LOG_START = b'{"epoch":'
-"""How every log begins."""
+"""First bytes of every log."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Run:
     """A training run that is ready to continue.
 
     Attributes:
-        checkpoint: What the run continues from.
+        checkpoint: The checkpoint from which the run continues.
         data: The training split; None if the run is complete.
         output: The checkpoint file.
-        log_file: The file with a JSON line per epoch, if one is wanted.
-        is_new: The run starts now, so that what is at `output` belongs to another run.
-        backup: Where that is kept, if there is anything to keep.
+        log_file: The file with a JSON line per epoch, or None.
+        is_new: Whether the run is new; a file at `output` then belongs to another run.
+        backup: Path of the backup of that file, if there is one.
     """
 
     checkpoint: Checkpoint
@@ -54,7 +54,7 @@ def train(
     data: Dataset | None = None,
     source: Source | None = None,
 ) -> Checkpoint:
-    """Train a model, save it at `output` after every epoch, and return the final checkpoint.
+    """Train a model, save it after every epoch, and return the final checkpoint.
 
     Args:
         config: The configuration; by default, all defaults.
@@ -101,11 +101,11 @@ def resume_run(
     source: Source | None = None,
     log_file: str | Path | None = None,
 ) -> Run:
-    """Return the run whose checkpoint is at `output`, to be continued with the overrides `given`.
+    """Return the run saved at `output`, to be continued with the overrides `given`.
 
     Raises:
         CheckpointError: There is no valid checkpoint.
-        ConfigError: The overrides would make it another run, or the data set is another one.
+        ConfigError: A value that cannot change differs, or the data set is another one.
     """
     output, log_file = Path(output), _checked_log(log_file, Path(output))
     checkpoint = load_checkpoint(output)
@@ -137,8 +137,8 @@ def _data_to_resume(checkpoint: Checkpoint, dataset: str, source: Source) -> Dat
 def run_epochs(run: Run, on_progress: Callable[[int], bool] = lambda images: False) -> Iterator[Checkpoint]:
     """Train to the end; save, log and yield the checkpoint after every epoch.
 
-    A new run first saves its untrained model, after a copy of what was at its output. `on_progress` is that
-    of `fit`.
+    A new run first backs up the file at its output and saves its untrained model. `on_progress` is that of
+    `fit`.
     """
     if run.data is None:
         return
@@ -160,9 +160,9 @@ def run_epochs(run: Run, on_progress: Callable[[int], bool] = lambda images: Fal
 
 
 def describe_run(checkpoint: Checkpoint, run: Run) -> dict[str, Any]:
-    """Return the result of a run as plain values, as ``softmax train --json`` prints it.
+    """Return the result of a run as plain values, as in ``softmax train --json``.
 
-    `checkpoint` is the one that the run has reached. The scores are those of the model that was kept, before
+    `checkpoint` is the last one of the run. The scores are those of the model that was kept, before
     calibration.
     """
     state, config = checkpoint.state, checkpoint.config
@@ -198,17 +198,23 @@ def _backup_of(path: Path) -> Path:
 
 
 def _holds_other_run(output: Path) -> bool:
-    """Return whether there is a file at `output`, other than a checkpoint without a finished epoch."""
+    """Return whether the file at `output` belongs to another run.
+
+    A checkpoint without a finished epoch does not count.
+    """
     if not os.path.exists(output):
         return False
     try:
         return load_checkpoint(output).state.epoch > 0
     except CheckpointError:
-        return True  # whatever it is, it belongs to somebody
+        return True  # a file that is not a checkpoint is backed up, too
 
 
 def _checked_log(log_file: str | Path | None, output: Path) -> Path | None:
-    """Return the path of the log; raise an error if it would replace the model or cannot be written."""
+    """Return the path of the log.
+
+    An error is raised if the log would replace the model or cannot be written.
+    """
     if log_file is None:
         return None
     log_file = Path(log_file)
@@ -236,7 +242,7 @@ def _log_line(checkpoint: Checkpoint, seconds: float) -> str:
 
 
 def _write_log(log_file: Path | None, text: str, mode: str) -> None:
-    """Append text to the log, or replace it, by `mode` ``a`` or ``w``; do nothing if there is no log."""
+    """Append text to the log (`mode` ``a``) or replace it (``w``), if there is one."""
     if log_file is None:
         return
     try:

@@ -1,4 +1,4 @@
-"""Limits, defaults and TOML form of `TrainConfig`, and what a resumed run may change."""
+"""Limits, defaults and TOML form of `TrainConfig`; changes of a resumed run."""
 
 import math
 from dataclasses import FrozenInstanceError, asdict, fields
@@ -71,7 +71,7 @@ from softmax_cli.errors import ConfigError
     ],
 )
 def test_an_invalid_value_is_refused(key: str, value: Any, message: str) -> None:
-    """The message names the option as the command line spells it, what is valid, and the value."""
+    """The message contains the name of the option on the command line, the valid values and the value."""
     with pytest.raises(ConfigError) as caught:
         TrainConfig(**{key: value})
     assert str(caught.value).startswith(message)
@@ -105,8 +105,8 @@ def test_some_options_need_validation_images(given: dict[str, Any]) -> None:
         TrainConfig(validation_size=0, **given)
 
 
-def test_defaults() -> None:
-    """A change of a default changes every result, so that it must be made here, too."""
+def test_defaults_are_unchanged() -> None:
+    """A changed default changes every result; therefore the defaults are repeated here."""
     assert asdict(TrainConfig()) == {
         "dataset": "auto",
         "solver": "sgd",
@@ -148,7 +148,7 @@ def test_defaults() -> None:
     ],
 )
 def test_features_have_one_spelling(given: str, features: str, stages: tuple[str, ...]) -> None:
-    """A list, as in TOML, and text give equal configs; `fourier` alone includes deskewing."""
+    """A list, as in TOML, and a text give equal configs; `fourier` alone includes deskewing."""
     config = TrainConfig(features=given)
     assert (config.features, config.stages) == (features, stages)
     assert TrainConfig(features=given.split(",")) == TrainConfig(features=features) == config
@@ -192,7 +192,7 @@ def test_option_names_have_dashes() -> None:
     assert option_name("learning_rate") == "learning-rate"
 
 
-# TOML.
+# TOML
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_toml_holds_overrides_only(tmp_path: Path, text: str, overrides: dict[st
         (b"seed = " + b"9" * 5000, "is not valid TOML"),
     ],
 )
-def test_bad_toml_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_invalid_toml_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "run.toml"
     path.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
@@ -239,7 +239,7 @@ def test_bad_toml_is_refused(tmp_path: Path, content: bytes, message: str) -> No
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1", "0", "true", '"fast"', "[1]", "1979-05-27"])
-def test_a_bad_value_in_toml_is_refused(tmp_path: Path, value: str) -> None:
+def test_an_invalid_value_in_toml_is_refused(tmp_path: Path, value: str) -> None:
     path = tmp_path / "run.toml"
     path.write_text(f"learning_rate = {value}\n")
     with pytest.raises(ConfigError, match=r"^learning-rate must be "):
@@ -260,7 +260,7 @@ def test_a_packaged_config_is_found_by_its_name() -> None:
         find_config("exakt")
 
 
-# Resuming.
+# Resumed runs
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_a_packaged_config_is_found_by_its_name() -> None:
     ],
 )
 def test_a_resumed_run_refuses_another_value(given: dict[str, Any], before: str, now: str) -> None:
-    """The message names the option, the value of the run and the value that was given."""
+    """The message contains the option, the value of the run and the given value."""
     with pytest.raises(ConfigError, match=f"the run to resume has .*{before}, but {now} was given"):
         continued(TrainConfig(), given)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     type=click.Choice(["test", "validation", "train"]),
     default="test",
     show_default=True,
-    help="Images to use: the test set, the validation images, or those trained on.",
+    help="Images to use: the test set, the validation images, or the training images.",
 )
 @click.option(
     "--reliability",
@@ -135,7 +135,7 @@ def _before_calibration(result: dict[str, Any]) -> list[str]:
 
 
 def _reference(result: dict[str, Any]) -> list[str]:
-    """Return a sentence that compares the accuracy with the usual range, if that is known."""
+    """Return a sentence about the accuracy and its usual range, if that is known."""
     from softmax_cli.data.catalog import CATALOG, Usual, compare_accuracy
 
     if not result["reference"]:

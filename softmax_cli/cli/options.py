@@ -42,7 +42,7 @@ checkpoint = click.option(
 
 
 def model(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the checkpoint of the model, as the argument MODEL or the option --checkpoint."""
+    """Add the argument MODEL and the option --checkpoint for the model."""
 
     @functools.wraps(function)
     def command(model: Path | None, checkpoint: Path, **rest: Any) -> Any:
@@ -180,7 +180,7 @@ def make_source(
 
 
 def load_classifier(path: Path) -> "Classifier":
-    """Return the classifier in a checkpoint file; log a warning if its training is not finished."""
+    """Return the classifier in a checkpoint file; warn if training is unfinished."""
     from softmax_cli.classifier import Classifier
     from softmax_cli.training import is_complete
 
@@ -198,7 +198,10 @@ def load_classifier(path: Path) -> "Classifier":
 
 
 def check_exists(path: Path) -> None:
-    """Raise `CheckpointError` if there is no file at `path`, with the command that would write one."""
+    """Raise `CheckpointError` if there is no file at `path`.
+
+    The message contains the command that would write one.
+    """
     import os
 
     from softmax_cli.errors import CheckpointError
@@ -210,7 +213,7 @@ def check_exists(path: Path) -> None:
 
 
 def output_option(path: Path) -> str:
-    """Return what has to follow ``softmax train`` to write the checkpoint at `path`."""
+    """Return the option with which ``softmax train`` writes the checkpoint at `path`."""
     import shlex
 
     return "" if path == DEFAULT_CHECKPOINT else f" --output {shlex.quote(str(path))}"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from softmax_cli.report.findings import Findings
 
 DOCTYPE = b"<!doctype html>"
-"""How every report begins."""
+"""First bytes of every report."""
 
 
 @click.command()
@@ -71,7 +71,7 @@ def command(
 
 
 def _check_extra() -> None:
-    """Raise `ConfigError` that names the extra if a package that draws the page is missing."""
+    """Raise `ConfigError` if a package of the extra [report] is missing."""
     from importlib.util import find_spec
 
     missing = [name for name in ("matplotlib", "jinja2") if find_spec(name) is None]

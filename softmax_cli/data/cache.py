@@ -1,4 +1,4 @@
-"""The cache: where known data sets are kept, verified, and where the paths of others are remembered."""
+"""The cache: verified files of known data sets, remembered paths of others."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ from softmax_cli.files import atomic_write, chunks, inflate, open_regular, sha25
 log = logging.getLogger(__name__)
 
 PATH_LIMIT = 1 << 14
-"""Bytes that a remembered path may take."""
+"""Largest size of a remembered path in bytes."""
 
 
 def cache_folder() -> Path:
@@ -43,7 +43,7 @@ def cache_folder() -> Path:
 
 
 def ensure(entry: Entry, source: Source, names: tuple[str, ...] = FILE_NAMES) -> None:
-    """Download all missing files of a data set into the cache, if one of `names` is missing.
+    """Download the missing files of a data set if one of `names` is missing.
 
     Raises:
         DownloadError: Files are missing and ``source.offline`` is set, or no mirror has them.

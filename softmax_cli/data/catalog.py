@@ -16,7 +16,7 @@ FILE_NAMES = tuple(name for pair in SPLITS.values() for name in pair)
 
 
 class IdxFile(NamedTuple):
-    """One file of a data set: its name, and the size in bytes and SHA-256 of its uncompressed content."""
+    """One file of a data set: name, size and SHA-256 of the uncompressed content."""
 
     name: str
     size: int
@@ -24,7 +24,7 @@ class IdxFile(NamedTuple):
 
 
 class Usual(NamedTuple):
-    """The range of the test accuracy that is usual for some features, from `dimension` of them on."""
+    """Usual range of the test accuracy, from `dimension` features on."""
 
     low: float
     high: float
@@ -78,7 +78,7 @@ class Entry:
 
 
 def combine_digests(images: str, labels: str) -> str:
-    """Return the digest of a split from the SHA-256 of its images and of its labels as IDX files."""
+    """Return the digest of a split from the SHA-256 of its two IDX files."""
     return sha256(f"{images}{labels}".encode())
 
 
@@ -189,7 +189,7 @@ def known_dataset(digest: str) -> Entry | None:
 
 
 def usual_accuracy(digest: str, test_digest: str, features: str, dimension: int) -> Usual | None:
-    """Return the usual accuracy of some features on a test split, or None if it is not known.
+    """Return the usual accuracy of features on a test split, or None if unknown.
 
     Args:
         digest: Digest of the training split.

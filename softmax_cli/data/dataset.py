@@ -60,7 +60,10 @@ def content_digest(images: NDArray[np.uint8], labels: Labels) -> str:
 
 
 def check_arrays(images: NDArray[np.uint8], labels: Labels, source: object) -> None:
-    """Raise `DataError` naming `source` unless these are the images and the labels of a split."""
+    """Raise `DataError` unless these are the images and the labels of a split.
+
+    `source` is the name of the data in messages.
+    """
     if images.dtype != np.uint8 or images.ndim != 3 or not images.size:
         raise DataError(
             f"{source}: expected uint8 images of shape (n, rows, cols), "
@@ -94,7 +97,7 @@ def check_dataset(data: Dataset) -> Dataset:
 
 
 def hold_out(labels: Labels, fraction: float, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return two sorted arrays of indices, to train on and to validate on, stratified by label.
+    """Return sorted indices to train on and to validate on, stratified by label.
 
     ``round(fraction * n)`` images are for validation, with the same fraction of each class (the largest
     remainders are rounded up), drawn without replacement by ``default_rng((seed, 0))``.
@@ -115,7 +118,10 @@ def hold_out(labels: Labels, fraction: float, seed: int) -> tuple[NDArray[np.int
 
 
 def _shares(counts: NDArray[np.intp], fraction: float) -> NDArray[np.intp]:
-    """Return ``fraction * counts`` rounded to integers whose sum is right (largest-remainder method)."""
+    """Return ``fraction * counts`` rounded to integers with the correct sum.
+
+    Largest-remainder method.
+    """
     exact = fraction * counts
     shares: NDArray[np.intp] = np.floor(exact).astype(np.intp)
     missing = round(fraction * int(counts.sum())) - int(shares.sum())

@@ -1,4 +1,4 @@
-"""`load_dataset`: find a data set in the cache, on a mirror, in the package, or at a path."""
+"""`load_dataset`: find a data set in the cache, on a mirror, or at a path."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ from softmax_cli.errors import ConfigError, DataError, DownloadError, SoftmaxErr
 log = logging.getLogger(__name__)
 
 IMPATIENT = 3.0
-"""Seconds that the mirrors have to answer if the bundled sample can be used instead."""
+"""Timeout of all mirrors in seconds if the bundled sample can be used instead."""
 
 TEST_FRACTION = 1 / 6
 """Fraction of the images for testing if a source has no test split."""
@@ -41,7 +41,7 @@ def load_dataset(name: str | Path, split: str = "train", source: Source | None =
 
     Raises:
         ConfigError: The name is neither known nor a path.
-        DataError: The data cannot be had, or are damaged.
+        DataError: The data are not available or damaged.
     """
     source = source or Source(cache_folder())
     if name == "auto":
@@ -68,7 +68,7 @@ def find_dataset(name: str, digest: str, split: str, source: Source) -> Dataset:
 
     Raises:
         ConfigError: It is not a known data set, and the path where it was last read is not known or holds
-            other data by now.
+            other data now.
     """
     path, reading = remembered(digest, source)
     if known := known_dataset(digest):

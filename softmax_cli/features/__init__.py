@@ -28,7 +28,7 @@ from softmax_cli.features.stage import Shape, Stage, Stored
 from softmax_cli.model import Floats, Model, evidence
 
 MEMORY_LIMIT = 2**30
-"""Bytes that prepared images may take, and a batch of features."""
+"""Largest size in bytes of prepared images, and of a batch of features."""
 
 STORED_LIMIT = 2**28
 """Bytes that features may take that are computed once for all epochs."""
@@ -73,7 +73,7 @@ class FeatureMap:
 
     @property
     def vector_stages(self) -> tuple[Stage, ...]:
-        """The stages that compute features from prepared images; none if the features are the pixels."""
+        """The stages that compute features from prepared images; none for pixels."""
         return self.stages[len(self.image_stages) :]
 
     @property
@@ -93,7 +93,7 @@ class FeatureMap:
 
     @property
     def title(self) -> str:
-        """What the features are, in words."""
+        """Description of the features."""
         if not self.stages:
             return "raw pixels"
         words = "pixels"
@@ -107,7 +107,10 @@ class FeatureMap:
         return replace(self, stages=self.vector_stages)
 
     def prepare(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return images (n, rows, cols) redrawn by the image stages, on all cores; the same array if none."""
+        """Return images (n, rows, cols) redrawn by the image stages, on all cores.
+
+        Without image stages, the same array is returned.
+        """
         if not self.image_stages:
             return images
         prepared = np.empty_like(images)
@@ -157,7 +160,10 @@ class FeatureMap:
         return features
 
     def gradient(self, images: NDArray[Any], gradient: Floats) -> Floats:
-        """Return the gradient by the intensities of prepared images, given that by their features (n, D)."""
+        """Return the gradient by the intensities of prepared images.
+
+        `gradient` is the gradient by their features (n, D).
+        """
         inputs: list[NDArray[Any]] = [images]
         for stage in self.vector_stages[:-1]:
             inputs.append(_scaled_outputs(stage, inputs[-1]))
@@ -224,7 +230,7 @@ def stage_class(name: str) -> type[Stage]:
 
 
 def fit_features(config: TrainConfig, images: NDArray[Any], rows: NDArray[np.intp]) -> FeatureMap:
-    """Return the feature map that a config asks for, fitted on the training images ``images[rows]``.
+    """Return the feature map of a config, fitted on the images ``images[rows]``.
 
     Raises:
         ConfigError: The features would take more memory than `MEMORY_LIMIT`, or do not suit the images.
@@ -251,7 +257,10 @@ def _fitted_outputs(stage: Stage, x: NDArray[Any]) -> NDArray[Any]:
 
 
 def _fit_rows(rows: NDArray[np.intp], seed: int) -> NDArray[np.intp]:
-    """Return up to `FIT_SAMPLE` of the rows, in order, drawn by ``default_rng((seed, 0, 2))``."""
+    """Return up to `FIT_SAMPLE` of the rows, in order, drawn at random.
+
+    The generator is ``default_rng((seed, 0, 2))``.
+    """
     if len(rows) <= FIT_SAMPLE:
         return rows
     chosen = np.random.default_rng((seed, 0, 2)).choice(len(rows), FIT_SAMPLE, replace=False)
@@ -279,7 +288,7 @@ def restore_features(
 
 
 def feature_arrays(config: TrainConfig, features: FeatureMap) -> dict[str, NDArray[np.float32]]:
-    """Return the arrays that a checkpoint holds for the features, by its member's name."""
+    """Return the arrays of the features in a checkpoint, by member name."""
     return {
         f"{name}_{array}": values
         for name, stage in zip(config.stages, features.stages, strict=True)
@@ -288,7 +297,10 @@ def feature_arrays(config: TrainConfig, features: FeatureMap) -> dict[str, NDArr
 
 
 def _check_batch_memory(features: FeatureMap, images: NDArray[Any], batch_size: int) -> None:
-    """Raise `ConfigError` if prepared images, or a batch of features, would exceed `MEMORY_LIMIT`."""
+    """Raise `ConfigError` if images or features would exceed `MEMORY_LIMIT`.
+
+    Prepared images and one batch of features are checked.
+    """
     if features.image_stages and not features.is_random:
         check_memory(images.nbytes, f"a redrawn copy of {len(images):,} images", "use features pixels")
     size = min(batch_size, len(images))
@@ -306,7 +318,7 @@ def check_memory(needed: int, what: str, remedy: str) -> None:
 
 
 def scaled(model: Model, features: FeatureMap) -> Model:
-    """Return the model that gives for unscaled features the evidence that `model` gives for features."""
+    """Return the model that is equivalent to `model` for unscaled features."""
     return Model(model.weights * model.weights.dtype.type(features.scale), model.bias)
 
 
@@ -318,9 +330,9 @@ def evidence_of(model: Model, features: FeatureMap, images: NDArray[Any]) -> Flo
 def evidence_blocks(
     model: Model, features: FeatureMap, images: NDArray[Any], rows: NDArray[np.intp]
 ) -> Iterator[tuple[NDArray[np.intp], Floats]]:
-    """Yield blocks of `rows` (n,) and the evidence z (n, K) for ``images[rows]``, in order.
+    """Yield blocks of `rows` (n,) and their evidence z (n, K), in order.
 
-    The images are redrawn by the image stages first. The cores share the blocks.
+    The images are redrawn by the image stages first. The blocks are computed on several cores.
 
     Raises:
         DivergenceError: The evidence is not finite.
@@ -344,7 +356,10 @@ def evidence_blocks(
 
 
 def take(images: NDArray[Any], rows: NDArray[np.intp], out: NDArray[Any] | None = None) -> NDArray[Any]:
-    """Return ``images[rows]``: a view if the rows are consecutive, else a copy, in `out` if given."""
+    """Return ``images[rows]``.
+
+    The result is a view if the rows are consecutive, else a copy, in `out` if given.
+    """
     if rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
         return images[rows[0] : rows[-1] + 1]
     return images.take(rows, axis=0, out=None if out is None else out[: len(rows)], mode="clip")

@@ -14,7 +14,7 @@ Shape = tuple[int, ...]
 
 
 def intensities(x: NDArray[Any]) -> NDArray[np.float32]:
-    """Return values as float32: uint8 stands for intensities v/255, floats stand for themselves."""
+    """Return values as float32; uint8 values are divided by 255."""
     if x.dtype == np.uint8:
         scaled: NDArray[np.float32] = np.multiply(x, np.float32(1 / 255), dtype=np.float32)
         return scaled
@@ -69,7 +69,7 @@ class Stage:
 
     @classmethod
     def array_shapes(cls, config: TrainConfig, input_shape: Shape) -> dict[str, Shape]:
-        """Return the shapes of the float32 arrays that a checkpoint holds for the stage, by name."""
+        """Return the shapes of the stage's float32 arrays in a checkpoint, by name."""
         return {}
 
     @classmethod
@@ -84,7 +84,10 @@ class Stage:
         return {}
 
     def title(self, inputs: str) -> str:
-        """Return what the outputs are, in words, given what the inputs are; no two pipelines share it."""
+        """Return a description of the outputs, given that of the inputs.
+
+        No two pipelines have the same description.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no title")
 
     def transform(
@@ -93,7 +96,9 @@ class Stage:
         out: NDArray[np.float32] | None = None,
         generator: "np.random.Generator | None" = None,
     ) -> NDArray[Any]:
-        """Return the outputs for inputs (n, ...), without `scale`; in the first n rows of `out` if given.
+        """Return the outputs for inputs (n, ...), without `scale`.
+
+        If `out` is given, its first n rows are filled and returned.
 
         `generator` is given only to stages that redraw images, in training with augmentation: they add the
         random displacement of `softmax_cli.augment` to where they read pixels.

@@ -30,7 +30,7 @@ _WORKSPACE = Workspace()
 
 
 class Batch(NamedTuple):
-    """Unscaled features (n, D), labels (n,) and, if there are any, sample weights (n,) of some images."""
+    """Unscaled features (n, D), labels (n,) and optional sample weights (n,)."""
 
     x: Floats
     labels: Labels
@@ -63,7 +63,7 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Objective:
-    """What a solver minimises: the mean loss over the images ``images[rows]``, plus the l2 term.
+    """The objective: mean loss over the images ``images[rows]``, plus the l2 term.
 
     Attributes:
         features: The feature map. It applies to `images`: if these are prepared already, `features` is
@@ -91,12 +91,18 @@ class Objective:
         return len(self.rows)
 
     def report(self, images: int) -> None:
-        """Report progress by a number of images; raise `Stopped` if the caller asks for it."""
+        """Report progress by a number of images.
+
+        Raises:
+            Stopped: The caller asks the solver to stop.
+        """
         if self.on_progress(images):
             raise Stopped
 
     def batches(self, rows: NDArray[np.intp], size: int, epoch: int | None = None) -> Iterator[Batch]:
-        """Yield batches of `size` of the rows, in order; each is valid until the next one is asked for.
+        """Yield batches of `size` of the rows, in order.
+
+        Each batch is valid until the next one is requested.
 
         Features that take work are computed ahead, on all cores. In epoch e, random displacements of
         batch i are drawn from ``default_rng((seed, e, 2, i))``. Call `report` after each batch.
@@ -128,7 +134,7 @@ class Objective:
         return None if self.sample_weights is None else self.sample_weights[rows]
 
     def batch_value(self, model: Model, batch: Batch) -> tuple[float, Model]:
-        """Return the mean cross-entropy of a batch, and the gradient of the objective that it estimates."""
+        """Return the mean cross-entropy of a batch and the gradient of the objective."""
         inner = scaled(model, self.features)
         with np.errstate(over="ignore", invalid="ignore"):  # solvers check that the result is finite
             loss, gradient = loss_and_gradient(inner, batch.x, batch.labels, batch.weights)
@@ -138,7 +144,9 @@ class Objective:
         return loss, gradient
 
     def full(self, model: Model) -> Value:
-        """Return the objective and its gradient over all training images: one full pass on all cores.
+        """Return the objective and its gradient over all training images.
+
+        This is one full pass on all cores.
 
         The sums over fixed parts of the rows are added in a fixed order.
         """
@@ -180,7 +188,10 @@ class Objective:
         self.report(part.stop - part.start)
 
     def probabilities(self, model: Model, rows: NDArray[np.intp]) -> Floats:
-        """Return the class probabilities (n, K) for images ``images[rows]``, computed on all cores."""
+        """Return the class probabilities (n, K) for the images ``images[rows]``.
+
+        They are computed on all cores.
+        """
         inner = scaled(model, self.features)
 
         def compute(part: slice) -> Floats:
@@ -197,7 +208,7 @@ class Objective:
 
 
 class Progress(NamedTuple):
-    """Where a solver starts: parameters, velocity, and the number of epochs that are done."""
+    """The start of a solver: parameters, velocity, and number of finished epochs."""
 
     model: Model
     velocity: Model
@@ -232,8 +243,8 @@ class Solver(Protocol):
     def solve(self, objective: Objective, config: TrainConfig, start: Progress) -> Iterator[Step]:
         """Yield a step for each epoch from ``start.epoch + 1`` to ``config.epochs``.
 
-        It returns if `Stopped` is raised (by ``objective.report``), and drops the unfinished epoch. What was
-        passed or yielded is never changed. A learning rate for the weights is multiplied by
+        It returns if `Stopped` is raised (by ``objective.report``), and drops the unfinished epoch. Arguments
+        and yielded values are never modified. A learning rate for the weights is multiplied by
         ``objective.features.gain``.
 
         Raises:
@@ -250,7 +261,10 @@ def solver_module(name: str) -> Solver:
 
 
 def divergence(config: TrainConfig, epoch: int, step: int | None = None) -> DivergenceError:
-    """Return the error for a value that is not finite, with what to try; steps are counted from 1."""
+    """Return the error for a value that is not finite, with a remedy.
+
+    Steps are counted from 1.
+    """
     facts = SOLVERS[config.solver]
     where = f"{facts.unit} {epoch}" + (f", step {step}" if step else "")
     rate = f", with learning rate {config.learning_rate:g}" if facts.uses_learning_rate else ""

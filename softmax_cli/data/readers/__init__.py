@@ -100,7 +100,7 @@ class Reader(Protocol):
 
 
 def readers() -> Iterator[Reader]:
-    """Yield the readers in the order of trial."""
+    """Yield the readers in the order in which they are tried."""
     for name in READERS:
         reader: Reader = import_module(f"softmax_cli.data.readers.{name}")
         yield reader
@@ -112,7 +112,11 @@ def recognises(path: Path) -> bool:
 
 
 def find_reader(path: Path) -> Reader:
-    """Return the first reader that recognises the data at a path; raise `DataError` if none does."""
+    """Return the first reader that recognises the data at a path.
+
+    Raises:
+        DataError: No reader recognises them.
+    """
     for reader in readers():
         if reader.detect(path):
             return reader

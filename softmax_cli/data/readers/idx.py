@@ -33,7 +33,7 @@ NDIM = {"images": 3, "labels": 1}
 
 
 class Header(NamedTuple):
-    """Shape and dtype that an IDX header declares, and the number of bytes of header and values."""
+    """Shape and dtype of an IDX header, and the size of the file in bytes."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -120,7 +120,9 @@ def header_size(ndim: int) -> int:
 
 
 def read_idx(path: Path, kind: str) -> NDArray[Any]:
-    """Return the images (n, rows, cols) or the labels (n,) in an IDX file, by `kind`, read-only.
+    """Return the images or the labels in an IDX file, read-only.
+
+    `kind` is ``images``, shape (n, rows, cols), or ``labels``, shape (n,).
 
     A plain file of uint8 is memory-mapped. A compressed file, which its content tells, is inflated, with its
     CRC checked. Labels come in the smallest unsigned type that holds them.
@@ -145,17 +147,25 @@ def _map(path: Path, kind: str) -> tuple[Header, mmap.mmap]:
 
 
 def _unsigned(labels: NDArray[Any], path: Path) -> Labels:
-    """Return labels in the smallest unsigned type; raise `DataError` if one is negative."""
+    """Return labels in the smallest unsigned type.
+
+    Raises:
+        DataError: A label is negative.
+    """
     if labels.dtype == np.uint8:
         return labels
     if int(labels.min()) < 0:
         index = int(np.argmax(labels < 0))
-        raise DataError(f"{path}: label {index} is {labels[index]}, expected a number from 0 on")
+        raise DataError(f"{path}: label {index} is {labels[index]}, expected 0 or more")
     return labels.astype(np.min_scalar_type(int(labels.max())))
 
 
 def parse_header(head: bytes, kind: str, source: object) -> Header:
-    """Return what an IDX header declares; raise `DataError` naming `source` if it is not one."""
+    """Return the content of an IDX header.
+
+    Raises:
+        DataError: It is not valid; the message names `source`.
+    """
     ndim, types = NDIM[kind], TYPES[kind]
     if len(head) < header_size(ndim):
         raise DataError(f"{source} is too short for an IDX file: {len(head)} bytes")
