@@ -18,7 +18,8 @@ from softmax_cli.data.download import Source
 from softmax_cli.data.loading import find_dataset, load_dataset
 from softmax_cli.errors import CheckpointError, ConfigError, OutputError, reason
 from softmax_cli.files import atomic_write, check_replaces, check_writable, open_regular
-from softmax_cli.training import State, fit, has_converged, is_complete, start
+from softmax_cli.novelty import fit_novelty
+from softmax_cli.training import State, fit, has_converged, is_complete, split_rows, start
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,9 @@ def start_run(
     output, log_file = Path(output), _checked_log(log_file, Path(output))
     check_writable(output)
     data = data or load_dataset(config.dataset, "train", source)
-    checkpoint = Checkpoint.begin(config, data, start(config, data))
+    split = split_rows(config, data)
+    novelty = fit_novelty(data, *split, config.seed)
+    checkpoint = Checkpoint.begin(config, data, start(config, data, split), novelty)
     backup = _backup_of(output) if _holds_other_run(output) else None
     return Run(checkpoint, data, output, log_file, is_new=True, backup=backup)
 
