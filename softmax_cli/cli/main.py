@@ -20,7 +20,7 @@ COMMANDS = {
     "download": "Download mnist or fashion-mnist into the cache and verify it.",
     "train": "Train softmax regression and save a checkpoint after every epoch.",
     "eval": "Evaluate a model: accuracy, loss and confusion matrix.",
-    "predict": "Classify PNG or JPEG pictures of any size.",
+    "predict": "Classify pictures of any size, or all pictures in a folder.",
     "report": "Write an HTML page about a model: scores, mistakes, weights, a board to draw on.",
     "info": "Describe a checkpoint, or a data set.",
 }
