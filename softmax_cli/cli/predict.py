@@ -159,7 +159,8 @@ def _items(classifier: "Classifier", name: str, answer: "Answer", explain: bool)
 
     items = describe_answer(name, answer)
     if isinstance(answer, Exception):
-        log.error("%s%s", "standard input: " * (name == "-"), answer, exc_info=answer)
+        is_content = name == "-" and str(answer).startswith("the picture")
+        log.error("%s%s", "standard input: " * is_content, answer, exc_info=answer)
         return items
     for number, item in enumerate(items, 1):
         for warning in item["warnings"]:
