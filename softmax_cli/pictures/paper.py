@@ -90,9 +90,9 @@ def smooth_tone(gray: Gray, step: int = 1) -> Floats:
     terms = _quadratic(y, x)
     residual = cells.ravel() - np.median(np.append(cells, np.full(3 * cells.size // 7, border_tone(gray))))
     for _ in range(4):
-        weight = 1 / (1 + (residual / 16) ** 2)
-        normal = (terms * weight[:, None]).T @ terms + 0.02 * np.eye(6) * [0, 1, 1, 1, 1, 1]
-        factors = np.linalg.solve(normal, (terms * weight[:, None]).T @ cells.ravel())
+        weighted = (terms / (1 + (residual / 16) ** 2)[:, None]).T
+        normal = weighted @ terms + 0.02 * np.eye(6) * [0, 1, 1, 1, 1, 1]
+        factors = np.linalg.solve(normal, weighted @ cells.ravel())
         residual = cells.ravel() - terms @ factors
     return enlarged((terms @ factors).reshape(cells.shape), gray[::step, ::step].shape)
 

@@ -214,7 +214,10 @@ def _from_numbers(values: NDArray[np.generic], transparent: object) -> "Image.Im
 def _orientation(picture: "Image.Image", exif: bytes) -> int:
     """Return the EXIF orientation, 1 to 8; 1, upright, if it is missing or cannot be read."""
     try:
-        value = _exif_orientation(exif) if exif else picture.getexif().get(ORIENTATION, 1)
+        if picture.format in ("PNG", "JPEG"):  # stripped, so that Pillow would search in vain
+            value = _exif_orientation(exif) if exif else 1
+        else:
+            value = picture.getexif().get(ORIENTATION, 1)
     except _DAMAGED:
         return 1
     return value if value in range(2, 9) else 1

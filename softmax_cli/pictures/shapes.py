@@ -148,12 +148,12 @@ def otsu_of_counts(counts: Ints) -> int:
     return int(np.argmax(np.nan_to_num(between, posinf=0))) + 1
 
 
-def run_lengths(mask: Mask) -> Ints:
+def run_lengths(mask: Mask) -> NDArray[np.int32]:
     """Return, at each pixel of a mask (h, w), the length of the vertical run that it lies in, 0 outside."""
     height = mask.shape[0]
-    row = np.arange(height)[:, None]
-    above = np.maximum.accumulate(np.where(mask, -1, row), axis=0)
-    below = np.minimum.accumulate(np.where(mask, height, row)[::-1], axis=0)[::-1]
+    row = np.arange(height, dtype=np.int32)[:, None]
+    above = np.maximum.accumulate(np.where(mask, np.int32(-1), row), axis=0)
+    below = np.minimum.accumulate(np.where(mask, np.int32(height), row)[::-1], axis=0)[::-1]
     return np.where(mask, below - above - 1, 0)
 
 
