@@ -155,17 +155,22 @@ def _in_processes(
 
 
 def _ahead(pool: "ProcessPoolExecutor", blocks: list[list[Item]], ahead: int) -> Iterator[list[Any]]:
-    """Yield the results of each block, with `ahead` blocks in work at most; close the pool at the end."""
+    """Yield the results of each block, with `ahead` blocks in work at most.
+
+    The pool is closed before the last block is yielded, since the caller may not ask for more.
+    """
     pending: deque[Future[list[Any]]] = deque()
     try:
         for block in blocks:
             pending.append(pool.submit(_call, block))
             if len(pending) >= ahead:
                 yield pending.popleft().result()
-        while pending:
+        while len(pending) > 1:
             yield pending.popleft().result()
+        last = pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+    yield last
 
 
 def _alone(function: Callable[[Item], Result], item: Item, lost: Callable[[Item], Result]) -> Result:
