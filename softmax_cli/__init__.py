@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from softmax_cli.checkpoint import save_checkpoint as save_checkpoint
     from softmax_cli.classifier import Classifier as Classifier
     from softmax_cli.classifier import Prediction as Prediction
+    from softmax_cli.classifier import predict_pictures as predict_pictures
     from softmax_cli.comparison import compare as compare
     from softmax_cli.config import TrainConfig as TrainConfig
     from softmax_cli.data.cache import cache_folder as cache_folder
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from softmax_cli.model import log_softmax as log_softmax
     from softmax_cli.model import softmax as softmax
     from softmax_cli.pictures import find_digits as find_digits
+    from softmax_cli.pictures import find_pictures as find_pictures
     from softmax_cli.pictures import prepare_picture as prepare_picture
     from softmax_cli.runs import resume_run as resume_run
     from softmax_cli.runs import run_epochs as run_epochs
@@ -56,7 +58,7 @@ __version__ = "0.2.0"
 _MODULES = {
     "batch": ("predict_file",),
     "checkpoint": ("Checkpoint", "load_checkpoint", "save_checkpoint"),
-    "classifier": ("Classifier", "Prediction"),
+    "classifier": ("Classifier", "Prediction", "predict_pictures"),
     "comparison": ("compare",),
     "config": ("TrainConfig",),
     "data.cache": ("cache_folder",),
@@ -71,7 +73,7 @@ _MODULES = {
     "export": ("export_onnx",),
     "features": ("FeatureMap", "fit_features"),
     "model": ("Model", "evidence", "log_softmax", "softmax"),
-    "pictures": ("find_digits", "prepare_picture"),
+    "pictures": ("find_digits", "find_pictures", "prepare_picture"),
     "runs": ("resume_run", "run_epochs", "start_run", "train"),
     "training": ("State", "fit", "start"),
 }

@@ -2,10 +2,11 @@
 
 Work is cut into parts that depend on its size alone, and partial results are used in the order of the
 parts, so that no result depends on the number of cores. Threads help if a function spends its time in
-numpy, which releases the interpreter lock.
+numpy, which releases the interpreter lock. Processes help if it makes many small calls (`map_processes`).
 """
 
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from softmax_cli.errors import ConfigError
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future, ProcessPoolExecutor
+
     from numpy.typing import DTypeLike, NDArray
 
 VARIABLE = "SOFTMAX_THREADS"
@@ -24,6 +27,9 @@ PART = 2048
 
 PARTS = 64
 """Largest number of parts. Enough for many cores, few enough to send the sums over a network."""
+
+TASK = 8
+"""Number of items that a process gets at a time."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -77,7 +83,7 @@ def map_ordered(
     if count < 2:
         yield from map(function, items)
         return
-    from concurrent.futures import Future, ThreadPoolExecutor
+    from concurrent.futures import ThreadPoolExecutor
 
     pending: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(count) as executor:
@@ -114,3 +120,143 @@ def map_sum(
         total = result if total is None else total + result
         on_part(part)
     return total
+
+
+# Processes
+
+
+def map_processes(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    lost: Callable[[Item], Result],
+    workers: int = 1,
+) -> Iterator[Result]:
+    """Return an iterator over ``function(item)``, in order, computed on `workers` processes.
+
+    They start at once, and are a few items ahead. If none can be started, or there are few items, this
+    process does the work. `function`, its argument and its result must be picklable; it must not raise.
+
+    Args:
+        function: What to compute.
+        items: Its arguments.
+        lost: The result for an item with which a process ends without an answer, as if memory is exhausted.
+        workers: Largest number of processes.
+    """
+    items = list(items)
+    blocks = [items[begin : begin + TASK] for begin in range(0, len(items), TASK)]
+    count = min(workers, len(blocks))
+    pool = _open_pool(function, count) if count > 1 else None
+    return map(function, items) if pool is None else _in_processes(function, blocks, lost, count, pool)
+
+
+def _in_processes(
+    function: Callable[[Item], Result],
+    blocks: list[list[Item]],
+    lost: Callable[[Item], Result],
+    count: int,
+    pool: "ProcessPoolExecutor | None",
+) -> Iterator[Result]:
+    """Yield the results of all items; where a process is lost, those of its block one by one."""
+    from concurrent.futures.process import BrokenProcessPool
+
+    done = 0
+    while done < len(blocks) and pool is not None:
+        try:
+            for results in _ahead(pool, blocks[done:], count + 2):
+                yield from results
+                done += 1
+        except BrokenProcessPool:
+            yield from (_alone(function, item, lost) for item in blocks[done])
+            done += 1
+            pool = _open_pool(function, count)
+    for block in blocks[done:]:
+        yield from map(function, block)
+
+
+def _ahead(pool: "ProcessPoolExecutor", blocks: list[list[Item]], ahead: int) -> Iterator[list[Any]]:
+    """Yield the results of each block, with `ahead` blocks in work at most.
+
+    The pool is closed before the last block is yielded, since the caller may not ask for more.
+    """
+    pending: deque[Future[list[Any]]] = deque()
+    try:
+        for block in blocks:
+            pending.append(pool.submit(_call, block))
+            if len(pending) >= ahead:
+                yield pending.popleft().result()
+        while len(pending) > 1:
+            yield pending.popleft().result()
+        last = pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+    yield last
+
+
+def _alone(function: Callable[[Item], Result], item: Item, lost: Callable[[Item], Result]) -> Result:
+    """Return the result of one item, computed in a process of its own."""
+    from concurrent.futures.process import BrokenProcessPool
+
+    pool = _open_pool(function, 1)
+    if pool is None:
+        return function(item)
+    try:
+        result: Result = pool.submit(_call, [item]).result()[0]
+        return result
+    except BrokenProcessPool:
+        return lost(item)
+    finally:
+        pool.shutdown()
+
+
+def _open_pool(function: Callable[[Any], Any], count: int) -> "ProcessPoolExecutor | None":
+    """Return a pool of running processes that compute `function`; None if the system grants none."""
+    import multiprocessing
+    import threading
+
+    try:
+        from concurrent.futures import ProcessPoolExecutor
+
+        forks = sys.platform == "linux" and threading.active_count() == 1
+        context = multiprocessing.get_context("fork" if forks else "spawn")
+        before = set(multiprocessing.active_children())
+        pool = ProcessPoolExecutor(count, context, _begin_worker, (function,))
+    except (OSError, ImportError, NotImplementedError):  # no semaphores on this system
+        return None
+    try:
+        pool.submit(_call, []).result()
+        return pool
+    except (OSError, RuntimeError):  # no more processes or threads
+        for process in set(multiprocessing.active_children()) - before:
+            process.kill()
+        pool.shutdown(wait=False)
+        return None
+
+
+_function: Callable[[Any], Any]
+"""In a process of a pool: what it computes."""
+
+
+def _begin_worker(function: Callable[[Any], Any]) -> None:
+    """Prepare a process of a pool; it ends with its parent, which alone reacts to Ctrl-C."""
+    import signal
+    import threading
+
+    global _function
+    _function = function
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    import multiprocessing
+    from multiprocessing.connection import wait
+
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _call(block: list[Any]) -> list[Any]:
+    return list(map(_function, block))

@@ -8,6 +8,9 @@ Format 2. Members, all float32 in C order unless noted:
   which training continues.
 - For each feature stage, its arrays, called STAGE_ARRAY: ``fourier_projection`` (inputs, D) and
   ``fourier_phase`` (D,).
+- Optional, for data sets of digits: ``novelty_means`` (K, F), ``novelty_directions`` (F, 40),
+  ``novelty_variances`` (40,) and ``novelty_limits`` (2,), see `softmax_cli.novelty`. All four are there or
+  none; F is the number of 2 x 2 squares in an image.
 - ``meta``: UTF-8 JSON in a uint8 array, see `describe`. Values that may differ between two equal runs
   (seconds, versions, threads) are under its key ``run``.
 
@@ -41,6 +44,7 @@ from softmax_cli.errors import CheckpointError, ConfigError
 from softmax_cli.features import FeatureMap, feature_arrays, restore_features
 from softmax_cli.files import atomic_write, open_regular
 from softmax_cli.model import Model
+from softmax_cli.novelty import Novelty, novelty_arrays, novelty_shapes, restore_novelty
 from softmax_cli.regularization import PathPoint
 from softmax_cli.training import Epoch, State
 
@@ -77,6 +81,7 @@ class Checkpoint:
         run: What may differ between two equal runs: seconds, versions, threads.
         l2_path: The values of l2 that were tried, each with its validation loss and accuracy, if l2 was
             chosen.
+        novelty: How to tell images that are unlike the training images; None if that is not known.
     """
 
     state: State
@@ -88,10 +93,16 @@ class Checkpoint:
     preparation: str
     run: dict[str, Any]
     l2_path: tuple[PathPoint, ...] = ()
+    novelty: Novelty | None = None
 
     @classmethod
     def begin(
-        cls, config: TrainConfig, data: Dataset, state: State, l2_path: tuple[PathPoint, ...] = ()
+        cls,
+        config: TrainConfig,
+        data: Dataset,
+        state: State,
+        l2_path: tuple[PathPoint, ...] = (),
+        novelty: Novelty | None = None,
     ) -> "Checkpoint":
         """Return the checkpoint of a run that starts; it holds the name of the data set, never a path."""
         versions = {"softmax_cli": __version__, "numpy": np.__version__, "python": sys.version.split()[0]}
@@ -105,6 +116,7 @@ class Checkpoint:
             preparation=data.preparation,
             run={"seconds": 0.0, "versions": versions, "threads": cores()},
             l2_path=l2_path,
+            novelty=novelty,
         )
 
     def advance(self, state: State, seconds: float) -> "Checkpoint":
@@ -126,6 +138,8 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     for field, names in _MODELS.items():
         arrays |= zip(names, getattr(checkpoint.state, field), strict=True)
     arrays |= feature_arrays(checkpoint.config, checkpoint.state.features)
+    if checkpoint.novelty is not None:
+        arrays |= novelty_arrays(checkpoint.novelty)
     arrays["meta"] = np.frombuffer(meta, np.uint8)
     with atomic_write(Path(path)) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # mypy takes them for allow_pickle
@@ -182,9 +196,16 @@ class _Reader:
             field: Model(*(self.array(name, shape) for name, shape in zip(names, shapes, strict=True)))
             for field, names in _MODELS.items()
         }
+        novelty = self._novelty(meta)
         if foreign := sorted(set(self._members) - self._used):
             raise CheckpointError(f"it has members that are not expected: {', '.join(map(repr, foreign))}")
-        return _from_meta(meta, config, features, models)
+        return replace(_from_meta(meta, config, features, models), novelty=novelty)
+
+    def _novelty(self, meta: dict[str, Any]) -> Novelty | None:
+        shapes = novelty_shapes(tuple(meta["image_shape"]), len(meta["class_names"]))
+        if not shapes.keys() & self._members.keys():
+            return None
+        return restore_novelty({name: self.array(name, shape) for name, shape in shapes.items()})
 
     def array(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Return a float32 array after checking its size and header."""

@@ -18,8 +18,9 @@ from softmax_cli.data.download import Source
 from softmax_cli.data.loading import find_dataset, load_dataset
 from softmax_cli.errors import CheckpointError, ConfigError, OutputError, reason
 from softmax_cli.files import atomic_write, check_replaces, check_writable, open_regular
+from softmax_cli.novelty import fit_novelty
 from softmax_cli.regularization import PathPoint, choose_l2
-from softmax_cli.training import fit, has_converged, is_complete, start
+from softmax_cli.training import fit, has_converged, is_complete, split_rows, start
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,9 @@ def start_run(
     path: tuple[PathPoint, ...] = ()
     if config.chooses_l2:
         config, path = choose_l2(config, data)
-    checkpoint = Checkpoint.begin(config, data, start(config, data), path)
+    split = split_rows(config, data)
+    novelty = fit_novelty(data, *split, config.seed)
+    checkpoint = Checkpoint.begin(config, data, start(config, data, split), path, novelty)
     backup = _backup_of(output) if _holds_other_run(output) else None
     return Run(checkpoint, data, output, log_file, is_new=True, backup=backup)
 

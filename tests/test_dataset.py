@@ -460,7 +460,7 @@ def test_missing_file_of_a_folder_is_named(work: Path, name: str) -> None:
         ((0, 1), "own, train has 3 images but 2 labels"),
         ((0, 1, 2, 1), "own, train has 3 images but 4 labels"),
         ((0, 0, 0), "own has images of one class only; a classifier needs at least two"),
-        ((0, -2, 1), f"{LABELS}: label 1 is -2, expected a number from 0 on"),
+        ((0, -2, 1), f"{LABELS}: label 1 is -2, expected 0 or more"),
     ],
 )
 def test_invalid_labels_are_refused(work: Path, labels: Sequence[int], reason: str) -> None:

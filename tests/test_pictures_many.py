@@ -115,7 +115,7 @@ def test_without_a_classifier_nothing_is_split() -> None:
 
 def test_two_digits_in_one_picture_give_a_warning(sample_test: Dataset) -> None:
     found = draw_digit(page(sample_test.images[:2], 2), SHAPE)
-    assert found.warnings == ("there are 2 separate shapes; one digit per picture is expected",)
+    assert found.warnings == ("there are 2 separate shapes; --many reads each as a digit",)
     assert draw_digit(page(sample_test.images[:1], 1), SHAPE).warnings == ()
 
 

@@ -87,7 +87,9 @@ def test_otsu_agrees_with_exact_fractions(values: list[int]) -> None:
         distance = Fraction(sum(above), len(above)) - Fraction(sum(below), len(below))
         return len(below) * len(above) * distance**2
 
-    assert otsu(np.array([values])) == max(range(1, 256), key=between)  # max takes the first of equals
+    assert otsu(np.array([values], np.uint8)) == max(
+        range(1, 256), key=between
+    )  # max takes the first of equals
 
 
 @given(st.integers(1, 90), st.integers(1, 60))

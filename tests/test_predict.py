@@ -40,7 +40,7 @@ def test_json_has_all_probabilities_for_any_top(invoke: Invoke, model_file: Path
     result = invoke("predict", PICTURE, PICTURE, "-c", model_file, "--top", 2, "--json")
     found = json.loads(result.stdout)
     assert len(found) == 2
-    assert list(found[0]) == ["image", "class", "probability", "probabilities", "steps"]
+    assert list(found[0]) == ["image", "class", "probability", "probabilities", "steps", "warnings"]
     assert (found[0]["image"], found[0]["class"]) == (str(PICTURE), "7")
     assert list(found[0]["probabilities"]) == list("0123456789")
     assert sum(found[0]["probabilities"].values()) == pytest.approx(1, abs=1e-12)
@@ -96,11 +96,16 @@ def test_a_bad_picture_does_not_stop_the_others(
     )
 
 
-def test_a_blank_picture_has_a_prediction_and_a_warning(invoke: Invoke, model_file: Path, work: Path) -> None:
+def test_i16_a_blank_picture_has_no_class_and_a_warning(invoke: Invoke, model_file: Path, work: Path) -> None:
     Image.new("L", (40, 40), 255).save("blank.png")
     result = invoke("predict", "blank.png", "-c", model_file)
     assert result.exit_code == 0
-    assert "warning: blank.png: the picture is blank" in result.stderr
+    assert result.stdout == "blank.png: no digit found\n"
+    assert result.stderr == "warning: blank.png: the picture is blank\n"
+    for option in ((), ("--explain",), ("--many",)):
+        (found,) = json.loads(invoke("predict", "blank.png", "-c", model_file, "--json", *option).stdout)
+        assert (found["class"], found["probability"], found["probabilities"]) == (None, None, {})
+        assert len(found["warnings"]) == 1
 
 
 def test_names_with_control_characters_are_escaped(invoke: Invoke, model_file: Path, work: Path) -> None:

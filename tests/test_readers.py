@@ -649,7 +649,7 @@ BAD = {
     "parquet, damaged": (parquet(image=[b"no"] * 2, label=[0, 1]), "pictures"),
     "folder, one class": (one_class, "data has images of one class only"),
     "folder, no test": (empty_split, "data/test has no pictures; expected a sub-folder for each class"),
-    "nothing": (text("data.bin", bytes(1000)), "data.bin is not a data set; expected a folder with four IDX"),
+    "nothing": (text("data.bin", bytes(1000)), "data.bin is not a data set; expected one of: "),
 }  # fmt: skip
 
 

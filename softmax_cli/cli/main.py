@@ -20,7 +20,7 @@ COMMANDS = {
     "download": "Download mnist or fashion-mnist into the cache and verify it.",
     "train": "Train softmax regression and save a checkpoint after every epoch.",
     "eval": "Evaluate a model: accuracy, loss and confusion matrix.",
-    "predict": "Classify pictures of any size, or all images of a data file.",
+    "predict": "Classify pictures of any size, folders of them, or a data file.",
     "report": "Write an HTML page about a model: scores, mistakes, weights, a board to draw on.",
     "export": "Write a model as an ONNX file, which runs without this package.",
     "info": "Describe a checkpoint, or a data set.",

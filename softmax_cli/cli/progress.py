@@ -37,13 +37,15 @@ def download_bars() -> Callable[[str, int, int], None] | None:
 
 
 @contextmanager
-def work_bar(size: int | None, name: str) -> Iterator[Any]:
-    """Yield a bar over work of that size, if known; it is hidden off a terminal and for less than 0.5 s."""
+def work_bar(size: int | None, name: str, least: int = 0) -> Iterator[Any]:
+    """Yield a bar over work of that size, if it is known.
+
+    It is hidden off a terminal, for work of less than 0.5 s, and for sizes up to `least`.
+    """
     from tqdm import tqdm
 
-    with tqdm(
-        total=size, desc=name, file=sys.stderr, disable=not on_terminal(), delay=0.5, leave=False
-    ) as bar:
+    hidden = (size is not None and size <= least) or not on_terminal()
+    with tqdm(total=size, desc=name, file=sys.stderr, disable=hidden, delay=0.5, leave=False) as bar:
         yield bar
 
 

@@ -187,7 +187,7 @@ def _crosses(columns: Ints, width: int) -> bool:
 
 
 def _near(shape: tuple[int, int], slope: float, offset: float, reach: float) -> Mask:
-    rows, columns = np.indices(shape)
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
     return np.asarray(np.abs(rows - slope * (columns - shape[1] / 2) - offset) <= reach)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softmax_cli.pictures.resize import enlarged, reduced
-from softmax_cli.pictures.shapes import otsu
+from softmax_cli.pictures.shapes import histogram, otsu_of_counts
 
 Floats = NDArray[np.floating[Any]]
 Gray = NDArray[np.uint8]
@@ -24,6 +24,9 @@ WINDOW = 0.36
 
 DARKEST = 40.0
 """Tone of paper, 0 to 255, below which its ink is no longer scaled up."""
+
+SAMPLE = 160
+"""Pixels a side of the grid on which it is decided whether the ink is dark."""
 
 NOISE = 4.5
 """Threshold of ink, in median deviations of the paper's tone."""
@@ -51,9 +54,13 @@ def find_ink(gray: Gray, invert: bool | None = None) -> Ink:
     dark = found if invert is None else invert
     tone = paper_tone(gray, dark) if dark == found else smooth_tone(gray)
     # A shadow darkens paper and ink by the same factor, so that dark ink is relative to its paper.
-    strength = (tone - gray) * (255 / np.maximum(tone, DARKEST)) if dark else gray - tone
-    ink = np.clip(np.rint(strength), 0, 255).astype(np.uint8)
-    return Ink(np.where(ink > max(noise_of(ink), LEAST), ink, 0).astype(np.uint8), dark)
+    strength = tone - gray if dark else gray - tone
+    if dark:
+        scale = np.maximum(tone, DARKEST)
+        strength *= np.divide(255, scale, out=scale)
+    ink = np.clip(np.rint(strength, out=strength), 0, 255, out=strength).astype(np.uint8)
+    ink[ink <= max(noise_of(ink), LEAST)] = 0
+    return Ink(ink, dark)
 
 
 def border_tone(gray: Gray) -> int:
@@ -66,28 +73,30 @@ def border_tone(gray: Gray) -> int:
 def is_dark(gray: Gray) -> bool:
     """Return whether the ink is darker than the paper.
 
-    The sign of the sum of the third powers of the differences from a smooth surface decides.
+    The third powers of the differences from a smooth surface through the picture are summed, over a grid of
+    at most `SAMPLE` pixels a side.
     """
-    difference = gray - smooth_tone(gray)
+    step = -(-max(gray.shape) // SAMPLE)
+    difference = gray[::step, ::step] - smooth_tone(gray, step)
     return bool((difference * difference * difference).sum() < 0)
 
 
-def smooth_tone(gray: Gray) -> Floats:
-    """Return a quadratic surface (h, w) that fits the tone of the paper.
+def smooth_tone(gray: Gray, step: int = 1) -> Floats:
+    """Return a quadratic surface through the tone of the paper, at every `step`-th pixel along both axes.
 
-    The fit is robust. It begins at the median of the picture, in which the tone of the border has 30 % of the
-    weight, and is repeated with weights 1 / (1 + (residual / 16)²).
+    It is fitted to robust weights. The fit begins at the median of the picture, in which the tone of the
+    border has 30 % of the weight, and is repeated with weights 1 / (1 + (residual / 16)²).
     """
     cells = reduced(gray, 24)
     y, x = (np.linspace(-1, 1, side) for side in cells.shape)
     terms = _quadratic(y, x)
     residual = cells.ravel() - np.median(np.append(cells, np.full(3 * cells.size // 7, border_tone(gray))))
     for _ in range(4):
-        weight = 1 / (1 + (residual / 16) ** 2)
-        normal = (terms * weight[:, None]).T @ terms + 0.02 * np.eye(6) * [0, 1, 1, 1, 1, 1]
-        factors = np.linalg.solve(normal, (terms * weight[:, None]).T @ cells.ravel())
+        weighted = (terms / (1 + (residual / 16) ** 2)[:, None]).T
+        normal = weighted @ terms + 0.02 * np.eye(6) * [0, 1, 1, 1, 1, 1]
+        factors = np.linalg.solve(normal, weighted @ cells.ravel())
         residual = cells.ravel() - terms @ factors
-    return enlarged((terms @ factors).reshape(cells.shape), gray.shape)
+    return enlarged((terms @ factors).reshape(cells.shape), gray[::step, ::step].shape)
 
 
 def _quadratic(y: Floats, x: Floats) -> Floats:
@@ -131,7 +140,8 @@ def noise_of(ink: Gray) -> float:
 
     It is the median plus a multiple of the median deviation of the values below Otsu's threshold.
     """
-    counts = np.bincount(ink.ravel(), minlength=256)[: otsu(ink)]
+    counts = histogram(ink)
+    counts = counts[: otsu_of_counts(counts)]
     middle = _median(counts)
     deviations = np.bincount(np.abs(np.arange(len(counts)) - middle), counts)
     return middle + NOISE * _median(deviations)

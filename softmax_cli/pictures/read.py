@@ -57,21 +57,38 @@ def read_luminance(source: Source, side: int = WORKING_SIDE) -> Luminance:
     Raises:
         ImageError: The file cannot be read, is not a picture, is damaged, or exceeds a limit.
     """
+    planes, turned, longest = _read_planes(source, side)
+    gray, steps = ink_plane(planes)
+    return Luminance(gray, ("turned upright",) * turned + steps, longest / max(gray.shape))
+
+
+def read_colours(source: Source, side: int) -> tuple[NDArray[np.uint8], float]:
+    """Return the colours (h, w, 3) of a picture over white, and pixels of the file per pixel.
+
+    Arguments and errors are those of `read_luminance`.
+    """
+    planes, _, longest = _read_planes(source, side)
+    if planes.shape[2] == 4:
+        share = planes[:, :, 3:] / np.float32(255)
+        planes = np.rint(planes[:, :, :3] * share + 255 * (1 - share)).astype(np.uint8)
+    return np.repeat(planes, 3 // planes.shape[2], axis=2), longest / max(planes.shape[:2])
+
+
+def _read_planes(source: Source, side: int) -> tuple[NDArray[np.uint8], bool, int]:
+    """Return what `_decode` returns for a file; raise `ImageError` if it cannot be read."""
     name = "the picture" if isinstance(source, bytes) else str(source)
     content = _read_bytes(source, name)
     kind = formats.find_format(content)
     if kind is None or not kind.is_available():
         raise ImageError(_refusal(name, kind))
     try:
-        planes, turned, longest = _decode(content, kind, side)
+        return _decode(content, kind, side)
     except formats.UnreadableError as error:
         raise ImageError(f"{name} {error}") from error
     except MemoryError as error:
         raise ImageError(f"{name} is too large for the memory of this machine") from error
     except _DAMAGED as error:
         raise ImageError(f"{name} {formats.DAMAGED}") from error
-    gray, steps = ink_plane(planes)
-    return Luminance(gray, ("turned upright",) * turned + steps, longest / max(gray.shape))
 
 
 _DAMAGED = (
@@ -206,7 +223,10 @@ def _from_numbers(values: NDArray[np.generic], transparent: object) -> "Image.Im
 def _orientation(picture: "Image.Image", exif: bytes) -> int:
     """Return the EXIF orientation, 1 to 8, or 1 if it is missing or invalid."""
     try:
-        value = _exif_orientation(exif) if exif else picture.getexif().get(ORIENTATION, 1)
+        if picture.format in ("PNG", "JPEG"):  # stripped, so that Pillow would search in vain
+            value = _exif_orientation(exif) if exif else 1
+        else:
+            value = picture.getexif().get(ORIENTATION, 1)
     except _DAMAGED:
         return 1
     return value if value in range(2, 9) else 1

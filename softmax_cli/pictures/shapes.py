@@ -21,7 +21,7 @@ class Shapes(NamedTuple):
         peak: Strongest ink (n + 1,).
     """
 
-    labels: NDArray[np.intp]
+    labels: NDArray[np.int32]
     boxes: Ints
     mass: NDArray[np.float64]
     peak: Ints
@@ -37,32 +37,69 @@ class Shapes(NamedTuple):
         return np.asarray(self.boxes[:, 3] - self.boxes[:, 1])
 
 
+class _Runs(NamedTuple):
+    """Stretches of the rows of a mask (h, w), where rows are laid end to end with a gap after each.
+
+    Attributes:
+        starts: Place of the first pixel of each run (m,).
+        ends: Place after its last one (m,).
+        number: Number of the shape that it belongs to, from 1 (m,).
+        shapes: How many shapes there are.
+    """
+
+    starts: NDArray[np.intp]
+    ends: NDArray[np.intp]
+    number: NDArray[np.intp]
+    shapes: int
+
+
 def find_shapes(ink: NDArray[Any], threshold: int) -> Shapes:
     """Return the 8-connected shapes of ink (h, w) that is at least `threshold`."""
-    labels, count = label(ink >= threshold)
-    rows, columns = np.nonzero(labels)
-    number, strength = labels[rows, columns], ink[rows, columns].astype(np.int64)
-    boxes = np.zeros((count + 1, 4), np.int64)
+    mask = ink >= threshold
+    runs = _find_runs(mask)
+    width = mask.shape[1] + 1
+    top, left = np.divmod(runs.starts, width)
+    right = left + runs.ends - runs.starts
+    boxes = np.zeros((runs.shapes + 1, 4), np.int64)
     boxes[1:, :2] = max(ink.shape)
-    peak = np.zeros(count + 1, np.int64)
-    np.minimum.at(boxes[:, 0], number, rows)
-    np.minimum.at(boxes[:, 1], number, columns)
-    np.maximum.at(boxes[:, 2], number, rows + 1)
-    np.maximum.at(boxes[:, 3], number, columns + 1)
-    np.maximum.at(peak, number, strength)
-    mass = np.bincount(number, strength, minlength=count + 1).astype(np.float64)
-    return Shapes(labels, boxes, mass, peak)
+    np.minimum.at(boxes[:, 0], runs.number, top)
+    np.minimum.at(boxes[:, 1], runs.number, left)
+    np.maximum.at(boxes[:, 2], runs.number, top + 1)
+    np.maximum.at(boxes[:, 3], runs.number, right)
+    strength = ink[mask].astype(np.int64)  # of all runs, one after the other
+    peak = np.zeros(runs.shapes + 1, np.int64)
+    mass = np.zeros(runs.shapes + 1, np.float64)
+    if runs.shapes:
+        first = np.cumsum(runs.ends - runs.starts) - (runs.ends - runs.starts)
+        np.maximum.at(peak, runs.number, np.maximum.reduceat(strength, first))
+        np.add.at(mass, runs.number, np.add.reduceat(strength, first))
+    return Shapes(_labels_of(mask, runs), boxes, mass, peak)
 
 
-def label(mask: Mask) -> tuple[NDArray[np.intp], int]:
-    """Return the number of the 8-connected part at each pixel, and how many there are.
+def label(mask: Mask) -> tuple[NDArray[np.int32], int]:
+    """Return the number of the 8-connected part at each pixel of a mask (h, w), and how many there are.
 
-    Parts are numbered from 1. The work is done on runs, the stretches of a row that lie in the mask: runs
-    that touch in neighbouring rows take the smaller of their numbers until nothing changes.
+    Parts are numbered from 1.
+    """
+    runs = _find_runs(mask)
+    return _labels_of(mask, runs), runs.shapes
+
+
+def _labels_of(mask: Mask, runs: _Runs) -> NDArray[np.int32]:
+    labels = np.zeros(mask.shape, np.int32)
+    labels[mask] = np.repeat(runs.number, runs.ends - runs.starts)
+    return labels
+
+
+def _find_runs(mask: Mask) -> _Runs:
+    """Return the runs of a mask (h, w), numbered by shape.
+
+    Runs that touch in neighbouring rows take the smaller of their numbers until nothing changes.
     """
     width = mask.shape[1] + 1  # an empty column separates the rows once they are laid end to end
-    flat = np.pad(mask, ((0, 0), (0, 1))).ravel()
-    edges = np.flatnonzero(np.diff(flat, prepend=False))
+    flat = np.zeros((mask.shape[0], width + 1), bool)
+    flat[:, 1:-1] = mask
+    edges = np.flatnonzero(flat[:, 1:] != flat[:, :-1])
     starts, ends = edges[::2], edges[1::2]
     first = np.searchsorted(ends, starts + width)  # of the runs in the next row that touch this one
     touching = np.maximum(np.searchsorted(starts, ends + width, side="right") - first, 0)
@@ -70,9 +107,7 @@ def label(mask: Mask) -> tuple[NDArray[np.intp], int]:
     lower = np.arange(touching.sum()) + np.repeat(first - np.cumsum(touching) + touching, touching)
     root = _merge(np.arange(len(starts)), upper, lower)
     roots, number = np.unique(root, return_inverse=True)
-    labels = np.zeros(len(flat), np.intp)
-    labels[flat] = np.repeat(number + 1, ends - starts)
-    return labels.reshape(-1, width)[:, :-1], len(roots)
+    return _Runs(starts, ends, number + 1, len(roots))
 
 
 def _merge(root: NDArray[np.intp], a: NDArray[np.intp], b: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -91,32 +126,39 @@ def _merge(root: NDArray[np.intp], a: NDArray[np.intp], b: NDArray[np.intp]) -> 
         root = merged
 
 
-def otsu(ink: NDArray[np.integer[Any]]) -> int:
-    """Return Otsu's threshold (1979).
+def histogram(levels: NDArray[np.uint8]) -> Ints:
+    """Return how often each of the levels 0 to 255 occurs in a picture (h, w), (256,)."""
+    from PIL import Image
 
-    It is the t that maximises the variance between the values < t and the values >= t.
+    return np.array(Image.fromarray(levels).histogram(), np.int64)
 
-    `ink` is in 0..255. The lowest of several equal thresholds is returned.
+
+def otsu(ink: NDArray[np.uint8]) -> int:
+    """Return the threshold t that maximises the variance between values < t and values >= t (Otsu 1979).
+
+    The lowest of several equal thresholds is returned.
     """
-    counts = np.bincount(ink.ravel(), minlength=256)
-    below = np.cumsum(counts)[:-1]  # [t - 1]: number of values < t
+    return otsu_of_counts(histogram(ink))
+
+
+def otsu_of_counts(counts: Ints) -> int:
+    """Return the threshold of `otsu` for a histogram (256,)."""
+    below = np.cumsum(counts)[:-1]  # [t - 1]: how many values are < t
     moments = np.cumsum(counts * np.arange(256))
-    above = ink.size - below
+    total = counts.sum()
+    above = total - below
     with np.errstate(divide="ignore", invalid="ignore"):
-        difference = (moments[-1] * below - moments[:-1] * ink.size).astype(np.float64)  # exact
+        difference = (moments[-1] * below - moments[:-1] * total).astype(np.float64)  # exact
         between = difference**2 / (below * above)
     return int(np.argmax(np.nan_to_num(between, posinf=0))) + 1
 
 
-def run_lengths(mask: Mask) -> Ints:
-    """Return the length of the vertical run at each pixel of a mask (h, w).
-
-    The length is 0 outside of the mask.
-    """
+def run_lengths(mask: Mask) -> NDArray[np.int32]:
+    """Return, at each pixel of a mask (h, w), the length of the vertical run that it lies in, 0 outside."""
     height = mask.shape[0]
-    row = np.arange(height)[:, None]
-    above = np.maximum.accumulate(np.where(mask, -1, row), axis=0)
-    below = np.minimum.accumulate(np.where(mask, height, row)[::-1], axis=0)[::-1]
+    row = np.arange(height, dtype=np.int32)[:, None]
+    above = np.maximum.accumulate(np.where(mask, np.int32(-1), row), axis=0)
+    below = np.minimum.accumulate(np.where(mask, np.int32(height), row)[::-1], axis=0)[::-1]
     return np.where(mask, below - above - 1, 0)
 
 
