@@ -11,6 +11,7 @@
     return row;
   });
   byId("answers").append(...rows);
+  byId("answers").classList.toggle("single", CLASSES.some((name) => name.length > 3)); // one column on phones
 
   story.onImage(({ z, y, best, empty, seen, label }) => {
     rows.forEach((row, k) => {
@@ -22,7 +23,7 @@
       row.classList.toggle("best", !empty && y && k === best);
     });
     const truth = label === null ? "" : `; the true class is ${CLASSES[label]}`;
-    const text = empty ? "The board is empty."
+    const text = empty ? (WEIGHTS ? "The board is empty: biases alone" : "The board is empty.")
       : y ? `${CLASSES[best]}, probability ${percent(y[best])}${truth}` : "The page has no evidence for this image.";
     show("answer", text);
     show("strip-text", text);

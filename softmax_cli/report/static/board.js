@@ -102,7 +102,7 @@ const board = (() => {
     byId("samples").append(button);
   }
 
-  const fileInput = byId("file"), place_ = byId("paper");
+  const fileInput = byId("file"), desk = byId("paper");
   fileInput.addEventListener("change", () => {
     if (fileInput.files[0]) read(fileInput.files[0]);
     fileInput.value = "";
@@ -110,10 +110,10 @@ const board = (() => {
   for (const name of ["dragenter", "dragover"]) {
     document.addEventListener(name, (event) => {
       event.preventDefault(); // or the browser would open the file
-      place_.classList.add("over");
+      desk.classList.add("over");
     });
   }
-  for (const name of ["dragleave", "drop"]) document.addEventListener(name, () => place_.classList.remove("over"));
+  for (const name of ["dragleave", "drop"]) document.addEventListener(name, () => desk.classList.remove("over"));
   document.addEventListener("drop", (event) => {
     event.preventDefault();
     if (event.dataTransfer.files[0]) read(event.dataTransfer.files[0]);
@@ -181,7 +181,7 @@ const board = (() => {
       }
     } else return;
     event.preventDefault();
-    tellPen();
+    showPen();
   });
   sheet.addEventListener("blur", lift);
 
@@ -192,10 +192,10 @@ const board = (() => {
 
   function lift() {
     keyed = null;
-    tellPen();
+    showPen();
   }
 
-  function tellPen() {
+  function showPen() {
     const mark = byId("mark");
     mark.style.left = `${(100 * pen.x) / sheet.width}%`;
     mark.style.top = `${(100 * pen.y) / sheet.height}%`;
@@ -207,7 +207,7 @@ const board = (() => {
   return {
     load,
     start() {
-      tellPen();
+      showPen();
       paint();
       look();
     },

@@ -41,10 +41,10 @@
     show("speaks-text", `Evidence for ${CLASSES[shown]}: ${signed(sumOf(terms))} from pixels, ` +
       `${signed(DATA.bias[shown])} from the bias`);
     chips.forEach((chip, k) => chip.setAttribute("aria-pressed", String(k === shown)));
-    tellPixel();
+    showPixel();
   });
 
-  function tellPixel() {
+  function showPixel() {
     if (pixel === null) return show("pixel", "Point at a pixel to read its intensity, weight and contribution.");
     const { seen, shown } = story.now;
     const x = seen[pixel] / 255, w = WEIGHTS[pixel * CLASSES.length + shown];
@@ -57,11 +57,11 @@
       const box = one.getBoundingClientRect();
       const at = (place, side) => clamp(Math.floor(place * side), 0, side - 1);
       pixel = at((event.clientY - box.top) / box.height, ROWS) * COLS + at((event.clientX - box.left) / box.width, COLS);
-      tellPixel();
+      showPixel();
     });
     one.addEventListener("pointerleave", () => {
       pixel = null;
-      tellPixel();
+      showPixel();
     });
   }
   const moves = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
@@ -71,10 +71,10 @@
     event.preventDefault();
     const from = pixel ?? Math.floor(ROWS / 2) * COLS + Math.floor(COLS / 2);
     pixel = clamp(Math.floor(from / COLS) + move[0], 0, ROWS - 1) * COLS + clamp((from % COLS) + move[1], 0, COLS - 1);
-    tellPixel();
+    showPixel();
   });
   canvas.addEventListener("blur", () => {
     pixel = null;
-    tellPixel();
+    showPixel();
   });
 })();

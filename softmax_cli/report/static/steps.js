@@ -10,8 +10,8 @@ const steps = (() => {
   const segments = z.map((_, k) => element("span", { class: "segment" }, count <= 12 ? CLASSES[k].slice(0, 3) : ""));
   byId("whole").append(...segments);
 
-  // Take new evidence. `told` describes the change, given the probabilities before it.
-  function set(newZ, told = () => "") {
+  // Take new evidence. `describe` returns what changed, given the probabilities before.
+  function set(newZ, describe = () => "") {
     const before = y, t = temperature();
     z = newZ;
     y = softmax(z.map((value) => value / t));
@@ -29,7 +29,7 @@ const steps = (() => {
     show("steps-sum", large(sumOf(e)));
     show("steps-total", sumOf(y).toFixed(4));
     show("temperature-text", t.toFixed(2));
-    const text = told(before);
+    const text = describe(before);
     if (text) show("steps-change", text);
     onChange.forEach((call) => call(z.map((value) => value / t)));
   }

@@ -1,6 +1,7 @@
 // Watch it learn: the controls, the curves, and the weights as they grow.
 
 const SLICE = 12; // milliseconds of work between two frames
+const CLOSE = 10; // steps that are all measured; later, as often as the page is painted
 const KEPT = 400; // points of a curve; beyond, every other one is dropped
 
 const watch = (() => {
@@ -8,16 +9,16 @@ const watch = (() => {
   const still = matchMedia("(prefers-reduced-motion: reduce)");
   const labels = ["train", "test"], field = (name) => byId(`watch-${name}`);
   const features = ROWS * COLS, sets = {};
-  const steps_ = (value) => String(Math.round(value));
+  const whole = (value) => String(Math.round(value));
   const share = (value) => `${Math.round(100 * value)} %`;
-  const x = { name: "step", low: 0, text: (value) => (Number.isInteger(value) ? steps_(value) : "") };
+  const x = { name: "step", low: 0, text: (value) => (Number.isInteger(value) ? whole(value) : "") };
   const plots = {
     ce: lineChart(byId("plot-watch-loss"), "Cross-entropy of both models by step", x,
       { name: "cross-entropy", low: 0, write: (value) => value.toFixed(3) }),
     accuracy: lineChart(byId("plot-watch-accuracy"), "Accuracy of both models by step", x,
       { name: "accuracy", low: 0, high: 1, text: share, write: (value) => percent(value) }),
   };
-  let run = null, curve = [], every = 1, playing = false, painted = 0, due = 0;
+  let run = null, curve = [], playing = false, painted = 0, due = 0;
 
   const options = () => ({
     rate: 10 ** Number(field("rate").value),
@@ -36,7 +37,7 @@ const watch = (() => {
   function reset() {
     playing = false;
     run = startTraining(sets.train, CLASSES.length, Number(field("seed").value) || 0);
-    [curve, every] = [[], 1];
+    curve = [];
     measure();
     paint();
   }
@@ -48,15 +49,12 @@ const watch = (() => {
       for (const name of labels) point[`${loss} ${name}`] = assess(run.models[loss], sets[name]);
     }
     curve.push(point);
-    if (curve.length > KEPT) {
-      curve = curve.filter((_, i) => i % 2 === 0);
-      every *= 2;
-    }
+    if (curve.length > KEPT) curve = curve.filter((_, i) => i % 2 === 0);
   }
 
   function advance() {
     run.next(options());
-    if (run.step % every === 0) measure();
+    if (run.step <= CLOSE) measure();
   }
 
   function paint() {
@@ -65,8 +63,8 @@ const watch = (() => {
     const series = (key) => [["ce", "first", "cross-entropy"], ["se", "second", "squared error"]].flatMap(
       ([loss, kind, name]) => labels.map((part) => ({ name: `${name}, ${part}`, kind: part === "test" ? kind : `${kind} dashed`,
         points: curve.map((point) => [point.step, point[`${loss} ${part}`][key]]) })));
-    const losses_ = curve.flatMap((point) => labels.map((part) => point[`ce ${part}`].ce)).filter(Number.isFinite);
-    plots.ce.draw(series("ce"), { y: { high: Math.max(LN_CLASSES, ...losses_) * 1.05 } });
+    const finite = curve.flatMap((point) => labels.map((part) => point[`ce ${part}`].ce)).filter(Number.isFinite);
+    plots.ce.draw(series("ce"), { y: { high: Math.max(LN_CLASSES, ...finite) * 1.05 } });
     plots.accuracy.draw(series("accuracy"));
     const now = curve.at(-1);
     for (const loss of ["ce", "se"]) {
@@ -165,11 +163,11 @@ const watch = (() => {
     reset();
     show("watch-verdict", verdict());
   });
-  field("rate").addEventListener("input", tellRate);
+  field("rate").addEventListener("input", showRate);
   field("shown").addEventListener("change", paintModel);
   story.onImage(() => run && paintModel());
 
-  function tellRate() {
+  function showRate() {
     show("watch-rate-text", Number(options().rate.toPrecision(2)).toString());
   }
 
@@ -182,6 +180,6 @@ const watch = (() => {
     reset();
   }
 
-  tellRate();
+  showRate();
   return { ready: load(), get run() { return run; }, advance, paint, options };
 })();
