@@ -876,7 +876,8 @@ def test_the_training_has_controls(reports: dict[str, Report], open_page: Open) 
     page.locator("#watch-batch").select_option("0")
     page.locator("#watch-play").click()
     assert page.locator("#watch-play").inner_text() == "Pause"
-    page.wait_for_function("watch.run.step > 13")
+    while page.evaluate("watch.run.step") < 14:
+        page.wait_for_timeout(50)
     page.locator("#watch-play").click()
     step = page.evaluate("watch.run.step")
     assert page.evaluate("watch.run.last.length") == 500

@@ -3,18 +3,17 @@
 (() => {
   if (!WEIGHTS) return;
   const rate = byId("gradient-rate"), target = byId("target"), own = byId("gradient-target"), body = byId("gradient-rows");
-  const shownRows = Math.min(CLASSES.length, target.options.length);
-  for (const name of CLASSES.slice(0, shownRows)) {
+  for (const name of CLASSES) {
     body.append(element("tr", {}, element("th", { scope: "row" }, name), ...[1, 2, 3].map(() => element("td"))));
   }
 
   function update() {
-    const { seen, y, z, empty, shown } = story.now, t = Number(target.value), eta = 10 ** Number(rate.value);
+    const { seen, y, z, empty, shown } = story.now, t = Number(own.value), eta = 10 ** Number(rate.value);
     const error = y.map((value, k) => value - (k === t ? 1 : 0));
     // The step changes the evidence by -eta * error * (|x|^2 + 1): weights and bias.
     const squares = seen.reduce((sum, value) => sum + (value / 255) ** 2, 1);
     const after = softmax(z.map((value, k) => value - eta * error[k] * squares));
-    show("gradient-rate-text", eta < 0.1 ? eta.toFixed(4) : eta.toFixed(2));
+    showOf(rate, eta < 0.1 ? eta.toFixed(4) : eta.toFixed(2));
     [...body.rows].forEach((row, k) => {
       [signed(error[k], 4), percent(y[k]), percent(after[k])].forEach((text, i) => { row.cells[i + 1].textContent = text; });
       row.classList.toggle("true", k === t);
@@ -28,17 +27,18 @@
         `the true class, from ${percent(y[t])} to ${percent(after[t])}.`);
   }
 
-  story.onClass(() => {
-    own.value = target.value;
-    update();
+  story.onImage(({ label, best, empty }) => {
+    own.value = label ?? (empty ? own.value : best);
   });
-  own.addEventListener("change", () => {
-    target.value = own.value;
-    target.dispatchEvent(new Event("change"));
-  });
+  story.onClass(update);
   target.addEventListener("change", () => {
     own.value = target.value;
     update();
+  });
+  own.addEventListener("change", () => { // the section on the loss has fewer classes if there are many
+    if (Number(own.value) >= target.options.length) return update();
+    target.value = own.value;
+    target.dispatchEvent(new Event("change"));
   });
   rate.addEventListener("input", update);
 })();

@@ -9,6 +9,12 @@ const LN_CLASSES = Math.log(CLASSES.length);
 const byId = (id) => document.getElementById(id);
 const show = (id, text) => { byId(id).textContent = text; };
 
+// Show the value that a slider stands for, if its scale is logarithmic.
+function showOf(slider, text) {
+  show(`${slider.id}-text`, text);
+  slider.setAttribute("aria-valuetext", text);
+}
+
 // A new element with attributes, and text or children inside.
 function element(name, attributes = {}, ...inside) {
   return filled(document.createElement(name), attributes, inside);

@@ -28,7 +28,7 @@ const steps = (() => {
     });
     show("steps-sum", large(sumOf(e)));
     show("steps-total", sumOf(y).toFixed(4));
-    show("temperature-text", t.toFixed(2));
+    showOf(byId("temperature"), t.toFixed(2));
     const text = describe(before);
     if (text) show("steps-change", text);
     onChange.forEach((call) => call(z.map((value) => value / t)));

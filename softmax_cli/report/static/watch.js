@@ -1,8 +1,10 @@
 // Watch it learn: the controls, the curves, and the weights as they grow.
 
 const SLICE = 12; // milliseconds of work between two frames
-const CLOSE = 10; // steps that are all measured; later, as often as the page is painted
 const KEPT = 400; // points of a curve; beyond, every other one is dropped
+
+// Steps from one measurement to the next: the curves change most at the start, and measuring costs several steps.
+const interval = (step) => (step < 10 ? 1 : step < 100 ? 2 : 5);
 
 const watch = (() => {
   if (!DATA.lesson) return null;
@@ -18,7 +20,7 @@ const watch = (() => {
     accuracy: lineChart(byId("plot-watch-accuracy"), "Accuracy of both models by step", x,
       { name: "accuracy", low: 0, high: 1, text: share, write: (value) => percent(value) }),
   };
-  let run = null, curve = [], playing = false, painted = 0, due = 0;
+  let run = null, curve = [], playing = false, painted = 0, due = 0, job = 0;
 
   const options = () => ({
     rate: 10 ** Number(field("rate").value),
@@ -36,6 +38,7 @@ const watch = (() => {
 
   function reset() {
     playing = false;
+    job += 1;
     run = startTraining(sets.train, CLASSES.length, Number(field("seed").value) || 0);
     curve = [];
     measure();
@@ -54,12 +57,12 @@ const watch = (() => {
 
   function advance() {
     run.next(options());
-    if (run.step <= CLOSE) measure();
+    if (run.step % interval(run.step) === 0) measure();
   }
 
   function paint() {
     painted = performance.now();
-    if (curve.at(-1).step !== run.step) measure();
+    if (!playing && curve.at(-1).step !== run.step) measure();
     const series = (key) => [["ce", "first", "cross-entropy"], ["se", "second", "squared error"]].flatMap(
       ([loss, kind, name]) => labels.map((part) => ({ name: `${name}, ${part}`, kind: part === "test" ? kind : `${kind} dashed`,
         points: curve.map((point) => [point.step, point[`${loss} ${part}`][key]]) })));
@@ -131,8 +134,10 @@ const watch = (() => {
 
   // Take steps in slices until `done`, and then stop.
   function until(done) {
+    const own = ++job;
     playing = false;
     const work = () => {
+      if (job !== own) return; // another button was pressed
       const end = performance.now() + SLICE;
       do advance(); while (!done() && performance.now() < end);
       if (done()) return stop();
@@ -145,6 +150,7 @@ const watch = (() => {
   field("play").addEventListener("click", () => {
     if (playing) return stop();
     playing = true;
+    job += 1;
     due = 0;
     field("play").textContent = "Pause";
     show("watch-verdict", "Training.");
@@ -168,7 +174,7 @@ const watch = (() => {
   story.onImage(() => run && paintModel());
 
   function showRate() {
-    show("watch-rate-text", Number(options().rate.toPrecision(2)).toString());
+    showOf(field("rate"), Number(options().rate.toPrecision(2)).toString());
   }
 
   async function load() {
