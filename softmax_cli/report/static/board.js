@@ -2,6 +2,7 @@
 
 const PEN_WIDTH = 22; // on a sheet of 280 pixels, as thick as the pens of MNIST
 const STEP = 10; // pixels that an arrow key moves the pen
+const PAUSE = 80; // milliseconds between two looks at an unfinished stroke
 const LARGEST = 1024; // longest side at which a picture is read
 
 const board = (() => {
@@ -10,6 +11,7 @@ const board = (() => {
   const deeds = []; // what undo reverts: { points } of a stroke, { sample }, { canvas, gray } of a picture, or { clear }
   let stroke = null; // the points of the pointer that is drawing, and which pointer that is
   let pointer = null;
+  let due = 0; // when the unfinished stroke is next looked at
   let keyed = null; // the points of the keyboard's pen, while it is down
   const pen = { x: 140, y: 140 };
 
@@ -48,12 +50,21 @@ const board = (() => {
 
   // Show the story what the board holds. The model sees an example or a picture itself until something is drawn on it.
   function look() {
-    const last = drawn().at(-1);
+    const last = stroke ? { points: stroke } : drawn().at(-1);
     byId("hint").hidden = Boolean(last);
     if (last && last.sample) story.setImage(last.sample, false, last.known);
     else if (last && last.gray) story.setImage(draw(last.gray));
     else story.setImage(draw(luminance(sheet)), !last);
     show("origin", last && last.origin ? last.origin : "");
+  }
+
+  // While a stroke is drawn, as often as leaves time for drawing.
+  function lookWhileDrawing() {
+    const start = performance.now();
+    if (start < due) return;
+    look();
+    const end = performance.now();
+    due = end + Math.max(PAUSE, end - start);
   }
 
   function done(deed) {
@@ -162,6 +173,7 @@ const board = (() => {
     if (!(event.buttons & 1)) return end(event);
     stroke.push(place(event));
     paintStroke(stroke.slice(-2));
+    lookWhileDrawing();
   });
   for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) sheet.addEventListener(name, end);
 
