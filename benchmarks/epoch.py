@@ -1,8 +1,11 @@
-"""Time an epoch and its floor: `python benchmarks/epoch.py CACHE EPOCHS` prints two lists of seconds as JSON.
+"""Measure the time of an epoch and of its matrix products alone.
 
-The floor is the work that no epoch of mini-batch gradient descent can avoid: the two matrix products of each
-batch, x·W and xᵀ·r, in float32, with consecutive batches of an array of all images, so that memory is read as
-in an epoch. Epochs of `fit` and passes of the floor alternate, in one process.
+    python benchmarks/epoch.py CACHE EPOCHS
+
+The output is JSON: the seconds of each epoch, and of each pass of the floor. The floor is the work that
+every epoch of mini-batch gradient descent requires: the two matrix products of each batch, x·W and xᵀ·r,
+in float32. Its batches are consecutive rows of an array of all images, so that memory is read as in an
+epoch. Epochs of `fit` and passes of the floor alternate in one process.
 """
 
 import json
@@ -29,7 +32,7 @@ def floor_pass(images: NDArray[np.float32], size: int) -> None:
 
 
 def main(cache: Path, epochs: int) -> None:
-    """Print the seconds of `epochs` epochs and of as many passes of the floor, after one of each."""
+    """Print the seconds of `epochs` epochs and passes of the floor, after one of each."""
     data = load_dataset("mnist", "train", Source(cache, offline=True))
     config = TrainConfig(epochs=epochs + 1, validation_size=0.0)
     images = data.images.reshape(len(data), -1).astype(np.float32)

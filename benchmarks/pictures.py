@@ -1,8 +1,10 @@
-"""Measure how well pictures of digits are read, by kind of picture: python benchmarks/pictures.py --help.
+"""Measure the accuracy on pictures of digits, by kind of picture.
 
-Pictures are drawn from test images of MNIST by tests/drawing.py, with a fixed seed. Printed are the
-accuracy of each checkpoint by kind, rows of digits that are read exactly, single digits that are split,
-drawings of other things that are doubted, and the time that a picture takes.
+    python benchmarks/pictures.py --help
+
+tests/drawing.py draws the pictures from test images of MNIST, with a fixed seed. The output is the accuracy
+of each checkpoint by kind, the rows of digits that are read exactly, the single digits that are split, the
+drawings of other things that are flagged, and the time per picture.
 """
 
 import argparse
@@ -30,7 +32,7 @@ Gray = NDArray[np.uint8]
 
 
 def main() -> None:
-    """Print one table after the other."""
+    """Print all tables."""
     options = parser().parse_args()
     models = {path.stem: Classifier.load(path) for path in options.checkpoints}
     data = load_dataset("mnist", "test", Source(options.data_dir, offline=True))
@@ -66,12 +68,12 @@ def print_row(name: str, cells: list[Any]) -> None:
 
 
 def share(hits: NDArray[np.bool_]) -> str:
-    """Return a share in per cent."""
+    """Return the fraction of hits in per cent."""
     return f"{100 * np.mean(hits):.1f} %"
 
 
 def report(kind: str, pictures: list[bytes], labels: NDArray[Any], models: dict[str, Classifier]) -> None:
-    """Print the accuracy of all models on pictures of one digit, and the processor time of each."""
+    """Print the accuracy of all models on pictures of one digit, and the time."""
     start = time.process_time()
     prepared = [prepare_picture(picture, SHAPE, "digit") for picture in pictures]
     spent = (time.process_time() - start) / len(pictures)
@@ -83,7 +85,10 @@ def report(kind: str, pictures: list[bytes], labels: NDArray[Any], models: dict[
 
 
 def glyphs(folder: Path) -> Iterator[tuple[bytes, int]]:
-    """Yield pictures of the digits of fonts that imitate handwriting, thinned and drawn with a pen."""
+    """Yield pictures of digits in fonts that imitate handwriting.
+
+    The glyphs are thinned and drawn with a pen.
+    """
     rng = np.random.default_rng(0)
     for path in sorted(folder.rglob("*.[to]tf")):
         if not path.stem.startswith(FONTS):
@@ -100,7 +105,7 @@ def glyphs(folder: Path) -> Iterator[tuple[bytes, int]]:
 
 
 def print_rows(images: list[Gray], labels: NDArray[Any], models: dict[str, Classifier], count: int) -> None:
-    """Print the share of rows of 3 to 8 digits that are read exactly, and cut into the right number."""
+    """Print the fractions of rows of 3 to 8 digits that are read and cut correctly."""
     rng, exact, cut = np.random.default_rng(1), {name: [] for name in models}, {name: [] for name in models}
     for seed in range(count):
         chosen = rng.integers(0, len(images), rng.integers(3, 9))
@@ -115,12 +120,12 @@ def print_rows(images: list[Gray], labels: NDArray[Any], models: dict[str, Class
 
 
 def confidence_of(model: Classifier) -> Callable[[Gray], NDArray[np.float64]]:
-    """Return the function that `find_digits` asks for the confidence in images."""
+    """Return a function from images to their confidence, for `find_digits`."""
     return lambda images: model.predict_proba(images).max(axis=1)
 
 
 def print_split(images: list[Gray], models: dict[str, Classifier], count: int) -> None:
-    """Print the share of single digits in which several are found."""
+    """Print the fraction of single digits in which several are found."""
     kinds = ["pen 4", "pen 8", "paper", "jpeg"]
     pictures = [draw_kind(kinds[seed % 4], image, seed) for seed, image in enumerate(images[:count])]
     found = [
@@ -131,10 +136,10 @@ def print_split(images: list[Gray], models: dict[str, Classifier], count: int) -
 
 
 def print_others(count: int) -> None:
-    """Print how many drawings of other things are doubted by their outline alone."""
+    """Print the fraction of other drawings that are flagged by their outline alone."""
     for name in OTHERS:
         prepared = [prepare_picture(draw_other(name, seed), SHAPE, "digit") for seed in range(count)]
-        print_row(f"{name}: doubted", [share(np.array([bool(one.warnings) for one in prepared]))])
+        print_row(f"{name}: flagged", [share(np.array([bool(one.warnings) for one in prepared]))])
 
 
 if __name__ == "__main__":

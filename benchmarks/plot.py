@@ -1,6 +1,8 @@
-"""Draw time against distance from the optimum: `python benchmarks/plot.py OUTPUT.svg < lines.json`.
+"""Plot time against distance from the optimum.
 
-The input maps the title of each trainer to its runs, pairs of seconds and relative distance.
+    python benchmarks/plot.py OUTPUT.svg < lines.json
+
+The input maps the title of each trainer to its runs. A run is a pair: seconds, and relative distance.
 """
 
 import json
@@ -12,7 +14,7 @@ MARKERS = "os^vDP*X<>"
 
 
 def main(output: str, lines: dict[str, list[tuple[float, float]]]) -> None:
-    """Save one line per trainer, both axes logarithmic."""
+    """Save a plot with one line per trainer; both axes are logarithmic."""
     figure, axes = plt.subplots(figsize=(8, 5.5), layout="constrained")
     for index, (title, points) in enumerate(lines.items()):
         seconds, distances = zip(*sorted(points), strict=True)

@@ -1,9 +1,9 @@
-"""Measure softmax against other trainers, side by side, and write RESULTS.md and results.svg.
+"""Compare softmax with other trainers; write RESULTS.md and results.svg.
 
     python benchmarks/run.py --data FOLDER [--quick] [--only NAME ...] [--section NAME ...] [--runs 5]
 
-Every figure is a whole process. This one imports neither numpy nor any trainer and so stays small: Linux
-counts what the parent held when it started a child towards the child's peak memory.
+Every measurement is a whole process. This one imports neither numpy nor a trainer, because Linux includes the
+memory of the parent process at the start of a child in the child's peak memory.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 PICTURE = HERE.parent / "tests" / "pictures" / "seven.png"
 OPTIMUM = 0.259248295
-"""F*, the least value of the objective on MNIST with l2 = 1e-4, found in float64."""
+"""F*, the minimum of the objective on MNIST with l2 = 1e-4, computed in float64."""
 
 TARGETS = (1e-3, 1e-4)
 """Relative distances from the optimum, (F − F*) / F*."""
@@ -36,7 +36,7 @@ SECTIONS = ("optimum", "sgd", "startup", "epoch")
 
 @dataclass(frozen=True)
 class Trainer:
-    """One way to train: how it is called, and between which numbers of iterations it is searched."""
+    """A trainer: its command line, and the range of iterations to search."""
 
     name: str
     title: str
@@ -48,7 +48,7 @@ class Trainer:
     note: str = ""
 
     def command(self, cache: Path, output: Path, iterations: int) -> list[str]:
-        """Return the command line that trains and saves."""
+        """Return the command line that trains and saves the weights."""
         if self.solver:
             return train_command(cache, output, self.solver, iterations)
         script = HERE / "peers" / f"{self.name}.py"
@@ -57,7 +57,7 @@ class Trainer:
 
 @dataclass(frozen=True)
 class Run:
-    """What one process took."""
+    """Time and peak memory of one process."""
 
     seconds: float
     mebibytes: float
@@ -66,7 +66,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Trial:
-    """A training run and what its weights are worth; infinitely far where it failed."""
+    """A training run and the scores of its weights.
+
+    The distance is infinite if the run failed.
+    """
 
     iterations: int
     run: Run
@@ -76,7 +79,7 @@ class Trial:
 
 @dataclass
 class Search:
-    """All runs of a trainer at increasing caps, and the shortest that reached each target."""
+    """All runs of a trainer, and the shortest that reached each target."""
 
     trainer: Trainer
     trials: dict[int, Trial] = field(default_factory=dict)
@@ -85,7 +88,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Bench:
-    """Where things are and how long to look."""
+    """Settings of the benchmark: folders, number of runs, limit in seconds."""
 
     cache: Path
     scratch: Path
@@ -93,7 +96,7 @@ class Bench:
     limit: float
 
     def trial(self, trainer: Trainer, iterations: int) -> Trial:
-        """Train in a process of its own, then judge the weights in another."""
+        """Train in one process, then evaluate the weights in another."""
         output = self.scratch / "weights.npz"
         output.unlink(missing_ok=True)
         result = run(trainer.command(self.cache, output, iterations), self.limit)
@@ -123,7 +126,7 @@ TRAINERS = (
         "mlpack, softmax_regression",
         "iterations",
         "mlpack",
-        note="its penalty takes in the bias, and it starts at random",
+        note="its penalty includes the bias, and its start is random",
     ),
     Trainer(
         "vw_oaa",
@@ -140,7 +143,7 @@ PACKAGES = ("numpy", "scikit-learn", "scikit-learn-intelex", "torch", "mlpack", 
 
 
 def say(text: str) -> None:
-    """Say how far things are."""
+    """Print progress to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -160,7 +163,7 @@ def train_command(cache: Path, output: Path, solver: str, epochs: int) -> list[s
 
 
 def run(command: list[str], limit: float) -> Run:
-    """Run a command to its end, or until `limit` seconds have passed; time it and take its peak memory."""
+    """Run a command for at most `limit` seconds; return its time and peak memory."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}  # compile once
     with tempfile.TemporaryFile() as errors:
         begin = time.perf_counter()
@@ -186,7 +189,7 @@ def _failure(code: int, seconds: float, limit: float, lines: list[str]) -> str:
 
 
 def report(command: list[str]) -> dict[str, float]:
-    """Run a helper that is not timed and return the JSON object it prints."""
+    """Run an untimed helper and return the JSON object that it prints."""
     result: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     return result
 
@@ -200,7 +203,7 @@ def version(package: str) -> str | None:
 
 
 def is_installed(trainer: Trainer) -> bool:
-    """Tell whether what a trainer needs is there."""
+    """Return whether the package of a trainer is installed."""
     return trainer.package is None or version(trainer.package) is not None
 
 
@@ -214,14 +217,18 @@ def interleave(bench: Bench, cases: list[tuple[Trainer, int]]) -> list[list[Tria
 
 
 def search(bench: Bench, trainer: Trainer) -> Search:
-    """Double the iterations until the last target is reached, then bisect to about a tenth for each."""
+    """Return a search: double the iterations, then bisect for each target.
+
+    The iterations are doubled until the last target is reached. The bisection ends at an interval of about a
+    tenth.
+    """
     found = Search(trainer)
     iterations = trainer.first
     while iterations <= trainer.last:
         trial = found.trials[iterations] = bench.trial(trainer, iterations)
         if trial.distance <= min(TARGETS) or trial.run.failure:
             break
-        growth = min(2.0, 0.9 * bench.limit / trial.run.seconds)  # the last one stays below the limit
+        growth = min(2.0, 0.9 * bench.limit / trial.run.seconds)  # so that the last run stays below the limit
         if growth < 1.1:
             break
         iterations = max(iterations + 1, int(growth * iterations))
@@ -266,7 +273,7 @@ def optimum_section(bench: Bench, trainers: list[Trainer], output: Path) -> list
 def optimum_row(
     found: Search, target: float, trials: dict[tuple[str, float], list[Trial]], limit: float
 ) -> str:
-    """Return one line of the table: a trainer and how near it has to come."""
+    """Return one line of the table, for a trainer and a target."""
     trainer = found.trainer
     head = f"| {trainer.title} | {target:.0e}"
     runs = trials.get((trainer.name, target))
@@ -283,7 +290,7 @@ def optimum_row(
 
 
 def _best_of(found: Search, limit: float) -> str:
-    """Say how far a trainer came that did not reach a target."""
+    """Return the closest distance of a trainer that did not reach a target."""
     ended = [trial for trial in found.trials.values() if not trial.run.failure]
     if not ended:
         return next(iter(found.trials.values())).run.failure
@@ -296,7 +303,7 @@ def _best_of(found: Search, limit: float) -> str:
 
 
 def draw(searches: list[Search], output: Path) -> None:
-    """Draw the trials of each search; leave the plot out where matplotlib is not installed."""
+    """Plot the trials of each search, if matplotlib is installed."""
     if version("matplotlib") is None:
         say("matplotlib is not installed: no plot")
         return
@@ -322,7 +329,7 @@ def _median_memory(trials: Iterable[Trial]) -> float:
 
 
 def seconds_text(trials: list[Trial]) -> str:
-    """Return the median and the range of some runs."""
+    """Return the median and the range of the seconds of some runs."""
     seconds = [trial.run.seconds for trial in trials]
     return f"{statistics.median(seconds):.2f} ({min(seconds):.2f} to {max(seconds):.2f})"
 
@@ -331,11 +338,11 @@ def seconds_text(trials: list[Trial]) -> str:
 
 
 def sgd_section(bench: Bench, trainers: list[Trainer], _: Path) -> list[str]:
-    """Return the table of ten epochs of gradient descent, the same work for all."""
+    """Return the table of ten epochs of gradient descent by each trainer."""
     chosen = [trainer for trainer in trainers if trainer.name in SGD_NAMES]
     present = [trainer for trainer in chosen if is_installed(trainer)]
     for trainer in present:
-        bench.trial(trainer, 1)  # warms the caches, and is not counted
+        bench.trial(trainer, 1)  # fills the caches; not counted
     timed = interleave(bench, [(trainer, SGD_EPOCHS) for trainer in present])
     lines = [
         "| trainer | seconds: median (least to most) | times softmax | peak MiB | test accuracy | distance |",
@@ -367,7 +374,7 @@ def sgd_row(trainer: Trainer, trials: list[Trial], ours: list[Trial] | None) -> 
 
 
 def startup_section(bench: Bench, _: list[Trainer], __: Path) -> list[str]:
-    """Return the table of how long the program takes over what it must import."""
+    """Return the table of start-up times against those of the imports alone."""
     softmax, model = str(Path(sys.executable).parent / "softmax"), str(bench.scratch / "model.npz")
     check(run(train_command(bench.cache, Path(model), "sgd", 1), bench.limit))
     pairs = {
@@ -385,24 +392,30 @@ def startup_section(bench: Bench, _: list[Trainer], __: Path) -> list[str]:
 
 
 def _alternate(first: list[str], second: list[str], runs: int) -> tuple[float, float]:
-    """Return the median seconds of two commands, run in turn after one run of each that is not counted."""
+    """Return the median seconds of two commands that run alternately.
+
+    The first run of each is not counted.
+    """
     rounds = [[check(run(command, 60)).seconds for command in (first, second)] for _ in range(runs + 1)]
     ours, least = (statistics.median(seconds) for seconds in zip(*rounds[1:], strict=True))
     return ours, least
 
 
 def check(result: Run) -> Run:
-    """Return a run that went well; end the benchmark at one of this program's own that did not."""
+    """Return a run that succeeded; exit if it failed."""
     if result.failure:
         sys.exit(f"softmax {result.failure}")
     return result
 
 
-# An epoch over its floor
+# An epoch and its floor
 
 
 def epoch_section(bench: Bench, _: list[Trainer], __: Path) -> list[str]:
-    """Return the table of an epoch over its matrix products, on one thread, as in the program, and on all."""
+    """Return the table of the time of an epoch against its matrix products.
+
+    They run on one thread, as in the program, and on all.
+    """
     lines = [
         "| threads | epoch of `fit`, ms | its two matrix products alone, ms | ratio |",
         "|---|---|---|---|",
@@ -424,12 +437,12 @@ PARTS: dict[str, tuple[str, Section]] = {
     "optimum": ("To the optimum", optimum_section),
     "sgd": (f"The same {SGD_EPOCHS} epochs of gradient descent", sgd_section),
     "startup": ("Start-up", startup_section),
-    "epoch": ("An epoch over its floor", epoch_section),
+    "epoch": ("An epoch and its floor", epoch_section),
 }
 
 
 def machine() -> list[str]:
-    """Return what the numbers were taken on."""
+    """Return a description of the machine and of the versions."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     versions = [f"{name} {version(name)}" for name in PACKAGES if version(name)]
     system = platform.system()
@@ -459,21 +472,21 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one run of each, and at most 20 s for a run")
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"of {', '.join(names)}")
     parser.add_argument("--section", nargs="+", choices=SECTIONS, default=SECTIONS, help="parts to measure")
-    parser.add_argument("--runs", type=int, default=5, help="runs that each median is of [5]")
-    parser.add_argument("--limit", type=float, default=180, help="seconds that a run may take [180]")
+    parser.add_argument("--runs", type=int, default=5, help="runs per median [5]")
+    parser.add_argument("--limit", type=float, default=180, help="largest number of seconds per run [180]")
     parser.add_argument("--output", type=Path, default=HERE, help="folder for RESULTS.md and results.svg")
     return parser.parse_args(arguments)
 
 
 def main() -> None:
-    """Measure, and write the page."""
+    """Measure, and write the results."""
     options = parse()
     runs, limit = (1, min(options.limit, 20.0)) if options.quick else (options.runs, options.limit)
     trainers = [trainer for trainer in TRAINERS if not options.only or trainer.name in options.only]
     page = ["# Results", "", *machine(), f"- medians of {runs} interleaved runs of whole processes"]
     with tempfile.TemporaryDirectory() as scratch:
         bench = Bench(options.data.resolve(), Path(scratch), runs, limit)
-        # unpacks .gz files, verifies the digests and warms the caches
+        # unpack .gz files, verify the digests and fill the caches
         check(run(train_command(bench.cache, Path(scratch, "first.npz"), "sgd", 1), limit))
         for name in options.section:
             title, section = PARTS[name]

@@ -1,7 +1,11 @@
-"""Judge weights: `python benchmarks/score.py FOLDER WEIGHTS.npz` prints a JSON object.
+"""Evaluate trained weights.
 
-objective: the mean cross-entropy over the 60,000 training images + l2/2 · ‖W‖², all in float64.
-accuracy: the share of the test images that are told right.
+    python benchmarks/score.py FOLDER WEIGHTS.npz
+
+The output is a JSON object:
+
+- objective: mean cross-entropy over the 60,000 training images + l2/2 · ‖W‖², in float64;
+- accuracy: fraction of the test images that are classified correctly.
 """
 
 import json
@@ -15,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent / "peers"))
 import mnist
 
 BLOCK = 4096
-"""Images in float64 at a time."""
+"""Number of images that are converted to float64 at a time."""
 
 
 def objective(
@@ -24,7 +28,7 @@ def objective(
     weights: NDArray[np.float64],
     bias: NDArray[np.float64],
 ) -> float:
-    """Return the objective that all trainers are judged by."""
+    """Return the objective by which all trainers are compared."""
     total = 0.0
     for begin in range(0, len(labels), BLOCK):
         rows = slice(begin, begin + BLOCK)
@@ -36,7 +40,7 @@ def objective(
 
 
 def main(data: Path, path: Path) -> None:
-    """Print what the weights in a file are worth."""
+    """Print the objective and the accuracy of the weights in a file."""
     with np.load(path) as saved:
         weights, bias = saved["weights"].astype(np.float64), saved["bias"].astype(np.float64)
     pixels, labels = mnist.load(data, "t10k")

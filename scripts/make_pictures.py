@@ -1,8 +1,10 @@
-"""Make the pictures of the README: `python scripts/make_pictures.py MODEL.npz`, where Chromium is installed.
+"""Write the pictures of the README.
 
-docs/report.png, docs/report-dark.png, docs/report-phone.png: the report on the model, with a digit drawn on
-its board and some training done. docs/explain.png: what `softmax predict --explain` prints for
-tests/pictures/seven.png on a light terminal with colours.
+    python scripts/make_pictures.py MODEL.npz
+
+docs/report.png, docs/report-dark.png and docs/report-phone.png show the report of the model, with a digit on
+the board and some training done. docs/explain.png shows the output of `softmax predict --explain` for
+tests/pictures/seven.png on a light terminal with colours. Chromium is required.
 """
 
 import html
@@ -38,7 +40,7 @@ def on_terminal(line: list[str]) -> str:
         while True:
             try:
                 chunk = os.read(ours, 1 << 16)
-            except OSError:  # Linux says so when the other end is closed
+            except OSError:  # on Linux, the end of the output
                 break
             if not chunk:
                 break
@@ -57,7 +59,7 @@ def colour(number: int) -> str:
 
 
 def as_html(text: str) -> str:
-    """Return terminal output as HTML: its colours, and nothing else."""
+    """Return terminal output as HTML with its colours."""
 
     def coloured(match: re.Match[str]) -> str:
         front, back = colour(int(match[1])), colour(int(match[2]))
@@ -132,7 +134,7 @@ def shoot_report(browser: Browser, model: Path, folder: Path) -> None:
             else "-1e9"
         )
         page.evaluate(f"scrollBy(0, {place})")
-        page.wait_for_timeout(500)  # until the bars have moved
+        page.wait_for_timeout(500)  # wait for the animation of the bars
         page.screenshot(path=DOCS / view.name)
         page.close()
 

@@ -1,4 +1,4 @@
-"""Make the bundled sample from the full MNIST files: 5,000 training and 1,000 test digits.
+"""Write the bundled sample of 5,000 training and 1,000 test digits of MNIST.
 
     python scripts/make_sample.py FOLDER_WITH_THE_FOUR_FILES
 

@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from softmax_cli.batch import predict_file as predict_file
     from softmax_cli.checkpoint import Checkpoint as Checkpoint
     from softmax_cli.checkpoint import load_checkpoint as load_checkpoint
     from softmax_cli.checkpoint import save_checkpoint as save_checkpoint
@@ -26,11 +27,14 @@ if TYPE_CHECKING:
     from softmax_cli.data.dataset import hold_out as hold_out
     from softmax_cli.data.download import Source as Source
     from softmax_cli.data.loading import load_dataset as load_dataset
+    from softmax_cli.data.readers import ReadOptions as ReadOptions
     from softmax_cli.errors import SoftmaxError as SoftmaxError
+    from softmax_cli.estimator import SoftmaxRegression as SoftmaxRegression
     from softmax_cli.evaluation import Evaluation as Evaluation
     from softmax_cli.evaluation import compare_evaluations as compare_evaluations
     from softmax_cli.evaluation import evaluate as evaluate
     from softmax_cli.explanation import explain as explain
+    from softmax_cli.export import export_onnx as export_onnx
     from softmax_cli.features import FeatureMap as FeatureMap
     from softmax_cli.features import fit_features as fit_features
     from softmax_cli.model import Model as Model
@@ -50,6 +54,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 _MODULES = {
+    "batch": ("predict_file",),
     "checkpoint": ("Checkpoint", "load_checkpoint", "save_checkpoint"),
     "classifier": ("Classifier", "Prediction"),
     "comparison": ("compare",),
@@ -58,9 +63,12 @@ _MODULES = {
     "data.dataset": ("Dataset", "hold_out"),
     "data.download": ("Source",),
     "data.loading": ("load_dataset",),
+    "data.readers": ("ReadOptions",),
     "errors": ("SoftmaxError",),
+    "estimator": ("SoftmaxRegression",),
     "evaluation": ("Evaluation", "compare_evaluations", "evaluate"),
     "explanation": ("explain",),
+    "export": ("export_onnx",),
     "features": ("FeatureMap", "fit_features"),
     "model": ("Model", "evidence", "log_softmax", "softmax"),
     "pictures": ("find_digits", "prepare_picture"),
@@ -69,7 +77,10 @@ _MODULES = {
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = ["__version__", *_HOMES]
+_EXTRAS = {"SoftmaxRegression", "export_onnx"}
+"""Names that need an extra; ``import *``, which has to work without it, leaves them out."""
+
+__all__ = ["__version__", *(name for name in _HOMES if name not in _EXTRAS)]
 
 
 def __getattr__(name: str) -> Any:

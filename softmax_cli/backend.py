@@ -1,16 +1,20 @@
 """Share work between cores: ordered maps and ordered sums over fixed parts.
 
 Work is cut into parts that depend on its size alone, and partial results are used in the order of the
-parts, so that no result depends on the number of cores. Threads help where a function spends its time in
+parts, so that no result depends on the number of cores. Threads help if a function spends its time in
 numpy, which releases the interpreter lock.
 """
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from softmax_cli.errors import ConfigError
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike, NDArray
 
 VARIABLE = "SOFTMAX_THREADS"
 """Environment variable with the largest number of cores to use."""
@@ -25,8 +29,24 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+class Workspace(threading.local):
+    """Arrays that a thread reuses: to allocate a large array can take longer than to compute its values."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, NDArray[Any]] = {}
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: "DTypeLike") -> "NDArray[Any]":
+        """Return an array of at least shape[0] rows, the same one as before if its rows have this shape."""
+        found = self._arrays.get(name)
+        if found is None or len(found) < shape[0] or found.shape[1:] != shape[1:] or found.dtype != dtype:
+            import numpy as np
+
+            found = self._arrays[name] = np.empty(shape, dtype)
+        return found
+
+
 def cores() -> int:
-    """Return the number of cores to use: those that the system grants, or fewer if `VARIABLE` says so.
+    """Return the number of cores to use: all available, or at most `VARIABLE`.
 
     Raises:
         ConfigError: The variable is not a positive whole number.
@@ -47,10 +67,10 @@ def partition(n: int) -> list[slice]:
 def map_ordered(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None
 ) -> Iterator[Result]:
-    """Yield ``function(item)`` for each item, in order, computed a few items ahead on `workers` threads.
+    """Yield ``function(item)`` for each item, in order, computed on `workers` threads.
 
-    The default number of threads is `cores()`. At most two results more than there are threads exist at a
-    time.
+    Results are computed ahead. The default number of threads is `cores()`; at most two results more than
+    there are threads exist at a time.
     """
     items = list(items)
     count = min(workers or cores(), len(items))
@@ -84,7 +104,7 @@ def map_sum(
     parts: Iterable[slice],
     on_part: Callable[[slice], None] = lambda part: None,
 ) -> Any:
-    """Return the sum of ``function(part)`` over the parts, added in the order of the parts.
+    """Return the sum of ``function(part)`` over the parts, added in order.
 
     `on_part` is called on this thread after each part; an exception that it raises ends the work.
     """

@@ -18,11 +18,11 @@ COLDEST, HOTTEST = 0.01, 100.0
 
 
 def fit_temperature(z: Floats, labels: Labels) -> float:
-    """Return the temperature T with the lowest cross-entropy of z / T (n, K), by Newton's method.
+    """Return the temperature T that minimises the cross-entropy of z / T (n, K).
 
     If there is no minimum, because every image is classified correctly or the model is no better than
-    chance, the result is 1. A step that leaves the interval known to contain the optimum is replaced by a
-    bisection.
+    chance, the result is 1. A step of Newton's method that leaves the interval known to contain the
+    optimum is replaced by a bisection.
     """
     z = z.astype(np.float64)
     z -= z.max(axis=1, keepdims=True)  # changes no probability, and keeps the squares small

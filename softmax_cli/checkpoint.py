@@ -1,15 +1,15 @@
-"""Checkpoints: one uncompressed .npz with a model, its training data's identity, and the state of training.
+"""Checkpoints: an uncompressed .npz with a model and the state of training.
 
 Format 2. Members, all float32 in C order unless noted:
 
 - ``weights`` (D, K) and ``bias`` (K,): the model to use. It applies to features of pixels in [0, 1] and gives
   calibrated evidence.
-- ``last_weights``, ``last_bias``, ``velocity_weights``, ``velocity_bias``, of the same shapes: what training
-  continues from.
+- ``last_weights``, ``last_bias``, ``velocity_weights``, ``velocity_bias``, of the same shapes: the state from
+  which training continues.
 - For each feature stage, its arrays, called STAGE_ARRAY: ``fourier_projection`` (inputs, D) and
   ``fourier_phase`` (D,).
-- ``meta``: UTF-8 JSON in a uint8 array, see `describe`. What may differ between two equal runs (seconds,
-  versions, threads) is under its key ``run``.
+- ``meta``: UTF-8 JSON in a uint8 array, see `describe`. Values that may differ between two equal runs
+  (seconds, versions, threads) are under its key ``run``.
 
 Format 1 differs in two points. It calls the arrays of the stage fourier ``feature_projection`` and
 ``feature_phase``, and identifies data by a digest of the headers and labels, or of the files of a known data
@@ -41,14 +41,15 @@ from softmax_cli.errors import CheckpointError, ConfigError
 from softmax_cli.features import FeatureMap, feature_arrays, restore_features
 from softmax_cli.files import atomic_write, open_regular
 from softmax_cli.model import Model
+from softmax_cli.regularization import PathPoint
 from softmax_cli.training import Epoch, State
 
 FORMAT = 2
 META_LIMIT = 1 << 21
-"""Bytes that `meta` may take; the largest number of epochs takes less."""
+"""Largest size of `meta` in bytes; the largest number of epochs takes less."""
 
 DIRECTORY_LIMIT = 1 << 16
-"""Bytes that the archive's directory may take; that of a checkpoint takes less than two thousand."""
+"""Largest size of the archive's directory in bytes; that of a checkpoint takes less than 2,000."""
 
 MEMBER_LIMIT = 64
 """Largest number of members."""
@@ -74,6 +75,8 @@ class Checkpoint:
         class_names: One name per class.
         preparation: How a picture becomes an image of the data set: ``digit`` or ``plain``.
         run: What may differ between two equal runs: seconds, versions, threads.
+        l2_path: The values of l2 that were tried, each with its validation loss and accuracy, if l2 was
+            chosen.
     """
 
     state: State
@@ -84,9 +87,12 @@ class Checkpoint:
     class_names: tuple[str, ...]
     preparation: str
     run: dict[str, Any]
+    l2_path: tuple[PathPoint, ...] = ()
 
     @classmethod
-    def begin(cls, config: TrainConfig, data: Dataset, state: State) -> "Checkpoint":
+    def begin(
+        cls, config: TrainConfig, data: Dataset, state: State, l2_path: tuple[PathPoint, ...] = ()
+    ) -> "Checkpoint":
         """Return the checkpoint of a run that starts; it holds the name of the data set, never a path."""
         versions = {"softmax_cli": __version__, "numpy": np.__version__, "python": sys.version.split()[0]}
         return cls(
@@ -98,16 +104,19 @@ class Checkpoint:
             class_names=data.class_names,
             preparation=data.preparation,
             run={"seconds": 0.0, "versions": versions, "threads": cores()},
+            l2_path=l2_path,
         )
 
     def advance(self, state: State, seconds: float) -> "Checkpoint":
-        """Return the checkpoint after one more epoch, which took so many seconds."""
+        """Return the checkpoint after one more epoch, which took `seconds`."""
         run = self.run | {"seconds": self.run.get("seconds", 0.0) + seconds}
         return replace(self, state=state, run=run)
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint atomically: at every moment, `path` is the old file or the new one, whole.
+    """Write a checkpoint atomically.
+
+    At every moment, `path` is either the complete old file or the complete new one.
 
     Raises:
         OutputError: The file cannot be written; an older file is unchanged.
@@ -123,7 +132,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint of any format, trusting nothing in it before it is checked.
+    """Read and validate a checkpoint of any format.
 
     Members, dtypes, shapes and sizes are checked before they are read, and every parameter must be finite.
 
@@ -148,7 +157,7 @@ _BROKEN = (
     *(zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError),
     *(ValueError, KeyError, TypeError, AttributeError, ConfigError),
 )
-"""What the standard library raises on damaged archives, and `_from_meta` on JSON of another shape."""
+"""Errors of the standard library for damaged archives, and of `_from_meta` for invalid JSON."""
 
 
 class _Reader:
@@ -178,7 +187,7 @@ class _Reader:
         return _from_meta(meta, config, features, models)
 
     def array(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """Return a float32 array, read after its size and header were found to be right."""
+        """Return a float32 array after checking its size and header."""
         info = self._member(_FORMAT1_NAMES.get(name, name) if self._format == 1 else name)
         size = _HEADER_SIZE + 4 * math.prod(shape)
         with self._archive.open(info) as member:
@@ -200,7 +209,10 @@ class _Reader:
 
 
 def _check_directory(file: BinaryIO) -> None:
-    """Raise `CheckpointError` for a list of members that is too long to be read: `zipfile` takes any."""
+    """Raise `CheckpointError` if the list of members is too long to be read.
+
+    `zipfile` itself sets no limit.
+    """
     file.seek(-min(22, file.seek(0, os.SEEK_END)), os.SEEK_END)
     end = file.read()  # the last 22 bytes, unless a comment follows, which numpy never writes
     if end[:4] != b"PK\x05\x06":
@@ -210,7 +222,10 @@ def _check_directory(file: BinaryIO) -> None:
 
 
 def _check_members(archive: zipfile.ZipFile, file_size: int) -> dict[str, zipfile.ZipInfo]:
-    """Return the members by name, without ``.npy``; each must be there once, and not be compressed."""
+    """Return the members by name, without ``.npy``.
+
+    Each member must occur once and must not be compressed.
+    """
     infos = archive.infolist()
     if len(infos) > MEMBER_LIMIT:
         raise CheckpointError(f"it has {len(infos):,} members, expected at most {MEMBER_LIMIT}")
@@ -218,7 +233,7 @@ def _check_members(archive: zipfile.ZipFile, file_size: int) -> dict[str, zipfil
     for info in infos:
         name = info.filename.removesuffix(".npy")
         if name == info.filename or name in members:
-            raise CheckpointError(f"member {info.filename!r} is not an array, or is there twice")
+            raise CheckpointError(f"member {info.filename!r} is not an array, or occurs twice")
         if info.flag_bits & 1:
             raise CheckpointError(f"member {info.filename} is encrypted, expected no encryption")
         if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
@@ -232,7 +247,7 @@ def _check_members(archive: zipfile.ZipFile, file_size: int) -> dict[str, zipfil
 
 
 def _read_meta(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> dict[str, Any]:
-    """Return the JSON in `meta`, with the parts that determine the arrays checked."""
+    """Return the JSON in `meta`; check the parts that determine the arrays."""
     if info.file_size > META_LIMIT:
         raise CheckpointError(
             f"member {info.filename} takes {info.file_size:,} bytes, expected at most {META_LIMIT:,}"
@@ -270,7 +285,10 @@ _HEADER = re.compile(
 
 
 def _check_header(head: bytes, name: str, descr: str, shape: tuple[int, ...]) -> None:
-    """Raise `CheckpointError` unless an .npy header declares this dtype and shape, in C order."""
+    """Raise `CheckpointError` unless an .npy header declares this dtype and shape.
+
+    The array must be in C order.
+    """
     match = _HEADER.fullmatch(head)
     if not match:
         raise CheckpointError(f"member {name} has no valid array header (.npy format 1.0)")
@@ -289,7 +307,7 @@ def _finite(number: str) -> float:
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return what a checkpoint states about itself, as plain values: the content of `meta`."""
+    """Return the content of `meta`: the description of a checkpoint as plain values."""
     state, features = checkpoint.state, checkpoint.state.features
     return {
         "format": FORMAT,
@@ -300,6 +318,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "features": {"kind": checkpoint.config.features, "dimension": features.dimension},
         "temperature": state.temperature,
         "config": asdict(checkpoint.config),
+        "l2_path": [point._asdict() for point in checkpoint.l2_path],
         "epoch": state.epoch,
         "best_epoch": state.best_epoch,
         "stale": state.stale,
@@ -317,9 +336,12 @@ def _read_config(values: dict[str, Any]) -> TrainConfig:
             "upgrade softmax-regression"
         )
     try:
-        return TrainConfig(**values)
+        config = TrainConfig(**values)
     except ConfigError as error:
         raise CheckpointError(f"its config is not valid in this version: {error}") from error
+    if config.chooses_l2:
+        raise CheckpointError("its l2 is not a number")
+    return config
 
 
 def _from_meta(
@@ -357,11 +379,12 @@ def _from_meta(
         class_names=tuple(meta["class_names"]),
         preparation=preparation,
         run=_run(meta["run"]),
+        l2_path=tuple(map(_path_point, meta.get("l2_path", ()))),
     )
 
 
 def _digest(meta: dict[str, Any]) -> str:
-    """Return the digest of the data set; those of known data sets in format 1 are translated."""
+    """Return the digest of the data set; translate known digests of format 1."""
     digest = _text(meta["dataset"]["digest"])
     if meta["format"] == 1:
         translated = {entry.format1_digest: entry.digest for entry in CATALOG.values()}
@@ -370,7 +393,10 @@ def _digest(meta: dict[str, Any]) -> str:
 
 
 def _epoch(values: Any) -> Epoch:
-    """Return one record of the history, whose values are finite numbers, or None if they may be unknown."""
+    """Return one record of the history.
+
+    Its values are finite numbers, or None if they may be unknown.
+    """
     epoch = Epoch(**values)
     if not all(_is_number(value) for value in (epoch.epoch, epoch.train_loss, epoch.learning_rate)):
         raise TypeError("its history has an epoch without its loss or its learning rate")
@@ -381,8 +407,15 @@ def _epoch(values: Any) -> Epoch:
     return epoch
 
 
+def _path_point(values: Any) -> PathPoint:
+    point = PathPoint(**values)
+    if not all(_is_number(value) for value in point):
+        raise TypeError("its path of l2 holds something that is not a number")
+    return point
+
+
 def _run(values: Any) -> dict[str, Any]:
-    """Return what is known about the run itself; seconds are a finite number, versions strings."""
+    """Return the information about the run: finite seconds, versions as strings."""
     run = dict(values)
     if not _is_number(run.get("seconds", 0)):
         raise TypeError("the seconds of its run are not a finite number")

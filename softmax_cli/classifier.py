@@ -1,9 +1,9 @@
-"""`Classifier`: a checkpoint that answers, for arrays and for pictures."""
+"""`Classifier`: predictions of a checkpoint, for arrays and for pictures."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,28 +13,30 @@ from softmax_cli.errors import CheckpointError, DataError, DivergenceError
 from softmax_cli.explanation import Explanation, explain
 from softmax_cli.features import evidence_blocks
 from softmax_cli.model import Floats, softmax
-from softmax_cli.pictures import Prepared, prepare_picture
+
+if TYPE_CHECKING:
+    from softmax_cli.pictures import Prepared
 
 
 class Prediction(NamedTuple):
-    """The answer for one picture.
+    """The prediction for one picture.
 
     Attributes:
         class_name: The most probable class.
         probability: Its probability.
         probabilities: The probability of each class, by name.
-        prepared: The image that the model saw, and how it was made.
+        prepared: The input of the model, and the steps that produced it.
     """
 
     class_name: str
     probability: float
     probabilities: dict[str, float]
-    prepared: Prepared
+    prepared: "Prepared"
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A trained model, ready to answer.
+    """A trained model that predicts classes and probabilities.
 
     Example:
         >>> classifier = Classifier.load("model.npz")
@@ -46,7 +48,11 @@ class Classifier:
 
     @classmethod
     def load(cls, path: str | Path) -> "Classifier":
-        """Return the classifier in a checkpoint file; raise `CheckpointError` if it is not valid."""
+        """Return the classifier in a checkpoint file.
+
+        Raises:
+            CheckpointError: The file is not a valid checkpoint.
+        """
         return cls(load_checkpoint(path))
 
     @property
@@ -57,7 +63,7 @@ class Classifier:
     def evidence_blocks(
         self, images: NDArray[np.uint8], rows: NDArray[np.intp] | None = None
     ) -> Iterator[tuple[NDArray[np.intp], Floats]]:
-        """Yield blocks of row numbers (n,) and the evidence (n, K) for ``images[rows]``, in order.
+        """Yield row numbers (n,) and evidence (n, K) for ``images[rows]``, in blocks.
 
         By default, for all images.
 
@@ -84,35 +90,37 @@ class Classifier:
         return np.concatenate([np.empty((0, len(self.class_names))), *blocks])
 
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.intp]:
-        """Return the most probable class of each image, (n,), as an index into `class_names`."""
+        """Return the index of the most probable class of each image, (n,)."""
         blocks = [z.argmax(axis=1) for _, z in self.evidence_blocks(images)]
         return np.concatenate([np.empty(0, np.intp), *blocks])
 
     def predict_picture(self, path: str | Path, invert: bool | None = None) -> Prediction:
-        """Return the answer for a picture in a file.
+        """Return the prediction for a picture in a file.
 
         Args:
             path: A PNG or JPEG file.
-            invert: The picture is dark on light (True) or light on dark (False); None detects it.
+            invert: True for dark on light, False for light on dark; None detects it.
 
         Raises:
             ImageError: The file cannot be read.
         """
         return self.predict_prepared(self.prepare(path, invert))
 
-    def prepare(self, path: str | Path, invert: bool | None = None) -> Prepared:
+    def prepare(self, path: str | Path, invert: bool | None = None) -> "Prepared":
         """Return a picture drawn as an image of the data set, without redrawing by feature stages."""
+        from softmax_cli.pictures import prepare_picture
+
         checkpoint = self.checkpoint
         return prepare_picture(Path(path), checkpoint.image_shape, checkpoint.preparation, invert)
 
-    def predict_prepared(self, prepared: Prepared) -> Prediction:
+    def predict_prepared(self, prepared: "Prepared") -> Prediction:
         """Return the answer for a prepared picture; its image is redrawn by the feature stages first."""
         probabilities = self.predict_proba(prepared.image[None])[0].tolist()
         by_name = dict(zip(self.class_names, probabilities, strict=True))
         best = max(by_name, key=lambda name: by_name[name])
         return Prediction(best, by_name[best], by_name, self.redraw(prepared))
 
-    def redraw(self, prepared: Prepared) -> Prepared:
+    def redraw(self, prepared: "Prepared") -> "Prepared":
         """Return a prepared picture as the features see it, with what was done to it."""
         features = self.checkpoint.state.features
         actions = [stage.action for stage in features.image_stages]
@@ -120,13 +128,13 @@ class Classifier:
         return prepared._replace(image=image, steps=(*prepared.steps, *actions))
 
     def explain(self, prediction: Prediction) -> Explanation:
-        """Return why the model prefers the class that it predicts to the next one."""
+        """Explain a prediction: the most probable class against the second one."""
         state = self.checkpoint.state
         return explain(state.model, state.features.prepared, prediction.prepared.image)
 
 
 def describe_prediction(path: str | Path, prediction: Prediction) -> dict[str, Any]:
-    """Return an answer as plain values, as ``softmax predict --json`` prints it."""
+    """Return a prediction as plain values, as in ``softmax predict --json``."""
     return {
         "image": str(path),
         "class": prediction.class_name,

@@ -42,17 +42,17 @@ class Comparison(NamedTuple):
 
     @property
     def p_value(self) -> float:
-        """Probability of a difference at least as large as this if the models were equally good."""
+        """Probability of a difference at least this large between equally good models."""
         return min(1.0, 2 * _binomial_tail(self.first + self.second, min(self.first, self.second)))
 
 
 def compare(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Comparison:
-    """Compare two models, given for each image (n,) whether the model classifies it correctly."""
+    """Compare two models, given whether each classifies each image correctly, (n,)."""
     return Comparison(int((first & ~second).sum()), int((second & ~first).sum()), len(first))
 
 
 def _binomial_tail(trials: int, successes: int) -> float:
-    """Return the probability of at most so many successes in trials with probability 1/2."""
+    """Return the probability of at most `successes` in `trials` with p = 1/2."""
     counts = np.arange(1, successes + 1)
     ways = np.cumsum(np.log((trials + 1 - counts) / counts))  # logarithms of binomial coefficients
     logs = np.concatenate([[0.0], ways]) - trials * math.log(2)

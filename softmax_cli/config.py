@@ -1,4 +1,6 @@
-"""The configuration of a training run: `TrainConfig`, the only home of every default, and its TOML form.
+"""The configuration of a training run: `TrainConfig`, and its TOML form.
+
+All defaults are those of `TrainConfig`.
 
 The registries of solvers and feature stages are here, so that `softmax train --help` and TOML files know
 them without importing numpy. The solver NAME is the module ``softmax_cli.solvers.NAME``, the stage NAME the
@@ -14,11 +16,15 @@ from typing import Any, NamedTuple
 from softmax_cli.errors import ConfigError, reason
 
 DEFAULT_CHECKPOINT = Path("model.npz")
-"""Where `train` writes and the other commands read by default."""
+"""Default checkpoint file of all commands."""
+
+
+AUTO = "auto"
+"""Value of `l2` that stands for the one with the lowest validation loss."""
 
 
 class SolverFacts(NamedTuple):
-    """What the rest of the package has to know of a solver.
+    """Properties of a solver that the rest of the package needs.
 
     Attributes:
         title: What it is, for the help of ``--solver``.
@@ -26,8 +32,8 @@ class SolverFacts(NamedTuple):
         unit: What `epochs` counts.
         tolerance: Estimated relative distance from the optimum at which the solver has converged; None if
             it runs for a given number of epochs.
-        keeps_best: Keep the weights of the epoch with the lowest validation loss, not the last ones; only
-            then does ``--patience`` work.
+        keeps_best: Keep the weights of the epoch with the lowest validation loss, not the last ones;
+            required by ``--patience``.
         uses_learning_rate: Use ``--learning-rate`` and its schedule; then the number of epochs of a run
             cannot change, unless the schedule is constant.
         remedy: What to try if training diverges.
@@ -66,12 +72,12 @@ SOLVERS = {
 
 
 class StageFacts(NamedTuple):
-    """What the configuration has to know of a feature stage.
+    """Properties of a feature stage that the configuration needs.
 
     Attributes:
         title: What it computes, for the help of ``--features``.
         redraws: The stage maps images to images, so that it precedes the stages that do not.
-        l2: Default of `l2` if the features end with this stage; None for the general default.
+        l2: Default of `l2` for features with this stage; None for that of the stage before it, or 1e-4.
     """
 
     title: str
@@ -81,6 +87,9 @@ class StageFacts(NamedTuple):
 
 STAGES = {
     "deskew": StageFacts("images sheared until they stand upright", redraws=True),
+    "normalize": StageFacts("images normalised by moments", redraws=True),
+    "gradients": StageFacts("gradient directions by region", l2=1e-6),
+    "pca": StageFacts("principal components"),
     "fourier": StageFacts("random Fourier features of a Gaussian kernel", l2=1e-6),
 }
 """The registry of feature stages."""
@@ -101,28 +110,52 @@ def _option(default: Any, help: str, **metadata: Any) -> Any:
 
 
 def _stage_option(stage: str, default: Any, help: str, **metadata: Any) -> Any:
-    """Return the field of an option that only one stage reads; it is None if the stage is absent."""
+    """Return the field of an option that only one stage reads; it is None if the stage is absent.
+
+    With ``flag=False``, it is a key of TOML files, but no option of the command line.
+    """
     return field(default=None, metadata={"help": help, "stage": stage, "shown": default, **metadata})
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides what a training run learns; two equal configs learn the same weights.
+    """All options that determine the weights of a training run.
 
     `features` may be given as text (``"deskew,fourier"``) or as a list of names.
 
     Raises:
-        ConfigError: A value has no meaning. The message names the option, the value and what is valid.
+        ConfigError: A value is not valid. The message names the option, the value and what is valid.
     """
 
-    dataset: str = _option("auto", "auto, mnist, fashion-mnist, sample, or the path of a data set.")
+    dataset: str = _option(
+        "auto",
+        "auto, mnist, fashion-mnist, sample, or a path: pictures, IDX, .npz, .csv, .parquet.",
+    )
     solver: str = _option("sgd", f"{_listed(SOLVERS)}.", choices=SOLVERS)
     features: str = _option("pixels", f"pixels, or stages in order, separated by commas: {_listed(STAGES)}.")
+    gradients_grid: int = _stage_option(
+        "gradients", 7, "Number of regions along each side.", minimum=1, maximum=100, flag=False
+    )
+    gradients_sigma: float = _stage_option(
+        "gradients",
+        1.6,
+        "Standard deviation of the Gaussian weights of a region, in 28ths of the side.",
+        minimum=0.1,
+        maximum=28,
+        flag=False,
+    )
+    pca_dimension: int = _stage_option(
+        "pca", 128, "Number of principal components.", minimum=1, maximum=10_000, flag=False
+    )
     fourier_dimension: int = _stage_option(
         "fourier", 4000, "Number of random Fourier features.", minimum=1, maximum=100_000
     )
     fourier_bandwidth: float = _stage_option(
-        "fourier", 3.5, "Width of the Gaussian kernel.", minimum=0.001, maximum=1000
+        "fourier",
+        0.5,
+        "Width of the Gaussian kernel, as a multiple of the root-mean-square distance between two inputs.",
+        minimum=0.001,
+        maximum=1000,
     )
     fourier_smoothing: float = _stage_option(
         "fourier",
@@ -132,6 +165,7 @@ class TrainConfig:
         maximum=100,
         hidden=True,
     )
+    augment: bool = _option(False, "Distort the training images at random, anew in every epoch.")
     epochs: int = _option(
         None,
         "Passes over the images, or the largest number of iterations of a solver that converges.",
@@ -147,13 +181,15 @@ class TrainConfig:
         exclusive=True,
     )
     momentum: float = _option(0.9, "Momentum, in [0, 1).", minimum=0, below=1)
-    schedule: str = _option("cosine", "Learning-rate schedule.", choices=("cosine", "constant"))
+    schedule: str = _option("cosine", "Learning-rate schedule.", choices=("cosine", "linear", "constant"))
     l2: float = _option(
         None,
-        "L2 regularization: l2/2 times the squared weights is added to the loss.",
+        "L2 regularization: l2/2 times the squared weights is added to the loss; auto chooses l2 by "
+        "validation loss.",
         minimum=0,
+        word=AUTO,
         shown=", ".join(
-            [f"{DEFAULT_L2:g}", *(f"{one.l2:g} after {name}" for name, one in STAGES.items() if one.l2)]
+            [f"{DEFAULT_L2:g}", *(f"{one.l2:g} with {name}" for name, one in STAGES.items() if one.l2)]
         ),
     )
     validation_size: float = _option(
@@ -164,7 +200,9 @@ class TrainConfig:
     )
     calibrate: bool = _option(False, "Fit a temperature to the validation images to calibrate probabilities.")
     seed: int = _option(
-        0, "Seed of the validation split, the order of the images and random features.", minimum=0
+        0,
+        "Seed of the validation split, the order of the images, random features and distortions.",
+        minimum=0,
     )
 
     def __post_init__(self) -> None:
@@ -172,7 +210,9 @@ class TrainConfig:
         _checked("solver", self.solver, str, {"choices": tuple(SOLVERS)})
         stages, solver = self.stages, SOLVERS[self.solver]
         self._fill_in("epochs", solver.epochs)
-        self._fill_in("l2", (stages and STAGES[stages[-1]].l2) or DEFAULT_L2)
+        self._fill_in(
+            "l2", next((one.l2 for name in reversed(stages) if (one := STAGES[name]).l2), DEFAULT_L2)
+        )
         for item in fields(self):
             stage, value = item.metadata.get("stage"), getattr(self, item.name)
             if stage in stages:
@@ -186,23 +226,40 @@ class TrainConfig:
             value = getattr(self, item.name)
             if value is not None or "stage" not in item.metadata:
                 object.__setattr__(self, item.name, _checked(item.name, value, item.type, item.metadata))
-        if self.patience and not solver.keeps_best:
+        self._check_combinations()
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The names of the feature stages, in order; none for pixels."""
+        return _pipeline(self.features)
+
+    @property
+    def chooses_l2(self) -> bool:
+        """Whether l2 is still to be chosen (see `softmax_cli.regularization`)."""
+        return isinstance(self.l2, str)
+
+    def _check_combinations(self) -> None:
+        """Raise `ConfigError` for options that exclude each other."""
+        converges = SOLVERS[self.solver].tolerance is not None
+        if self.patience and not SOLVERS[self.solver].keeps_best:
             raise ConfigError(
                 f"patience has no effect with solver {self.solver}, which does not keep the best epoch; "
                 "leave it out"
+            )
+        if self.augment and converges:
+            raise ConfigError(
+                f"augment has no effect with solver {self.solver}, which converges to the optimum for fixed "
+                "images; use solver sgd"
             )
         if self.patience and not self.validation_size:
             raise ConfigError(
                 f"patience {self.patience} needs validation images: give a validation-size above 0, "
                 "or patience 0"
             )
+        if self.chooses_l2 and not self.validation_size:
+            raise ConfigError("l2 auto needs validation images: give a validation-size above 0")
         if self.calibrate and not self.validation_size:
             raise ConfigError("calibrate needs validation images: give a validation-size above 0")
-
-    @property
-    def stages(self) -> tuple[str, ...]:
-        """The names of the feature stages, in order; none for pixels."""
-        return _pipeline(self.features)
 
     def _fill_in(self, name: str, default: Any) -> None:
         """Set a field whose default depends on others, if it was not given."""
@@ -211,7 +268,10 @@ class TrainConfig:
 
 
 def _pipeline(features: Any) -> tuple[str, ...]:
-    """Return the stages that a value of `features` names, without pixels, which are always the input."""
+    """Return the stages that a value of `features` names.
+
+    `pixels` is left out, because pixels are always the input.
+    """
     names = features.split(",") if isinstance(features, str) else features
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise ConfigError(f"features must be text or a list of names, not {features!r}")
@@ -234,13 +294,15 @@ def _pipeline(features: Any) -> tuple[str, ...]:
 
 
 def _canonical(stages: tuple[str, ...]) -> str:
-    """Return the one way to write a pipeline; it never depends on an alias for several stages."""
+    """Return the canonical text of a pipeline; it contains no alias of stages."""
     text = ",".join(stages) or "pixels"
     return f"pixels,{text}" if len(stages) == 1 and text in ALIASES else text
 
 
 def find_config(name: str) -> Path:
-    """Return the path of a TOML file: `name` if it ends in ``.toml``, else that of a packaged file.
+    """Return the path of a TOML file.
+
+    It is `name` if that ends in ``.toml``, else that of a packaged file.
 
     Raises:
         ConfigError: No packaged file has this name.
@@ -279,7 +341,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 
 def continued(saved: TrainConfig, given: dict[str, Any]) -> TrainConfig:
-    """Return the config of a run that continues one with the config `saved`, with the overrides `given`.
+    """Return the config that continues a run: `saved` with the overrides `given`.
 
     Only patience may change, and the number of epochs if the learning rate does not depend on it: with a
     constant schedule, or a solver that uses no learning rate.
@@ -308,7 +370,7 @@ def continued(saved: TrainConfig, given: dict[str, Any]) -> TrainConfig:
 
 
 def _way_out(key: str, value: Any) -> str:
-    """Return what works instead of resuming a run with another value of an option."""
+    """Return advice for a run that cannot be resumed with another value."""
     remedy = f"leave it out, or start a new run with --{option_name(key)} {value} and without --resume"
     if key == "epochs":
         remedy += (
@@ -318,7 +380,7 @@ def _way_out(key: str, value: Any) -> str:
 
 
 def option_name(key: str) -> str:
-    """Return the name of a field as it is spelled on the command line, without leading dashes."""
+    """Return the name of a field on the command line, without leading dashes."""
     return key.replace("_", "-")
 
 
@@ -330,8 +392,14 @@ def _suggestion(key: str, known: Iterable[str]) -> str:
 
 
 def _checked(key: str, value: Any, kind: Any, rules: Any) -> Any:
-    """Return the value, as a float if the field is one; raise `ConfigError` if it is not valid."""
+    """Return a valid value, as a float if the field is one.
+
+    Raises:
+        ConfigError: The value is not valid.
+    """
     name = option_name(key)
+    if "word" in rules and value == rules["word"]:
+        return value
     if kind is float and type(value) is int:
         try:
             value = float(value)  # TOML's 1 stands for 1.0

@@ -47,5 +47,5 @@ class OutputError(SoftmaxError):
 
 
 def reason(error: OSError) -> str:
-    """Return the message of the operating system for an error, in lower case, as part of a sentence."""
+    """Return the message of the system for an error, in lower case."""
     return (error.strerror or str(error)).lower()

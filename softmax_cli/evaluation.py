@@ -1,6 +1,7 @@
-"""A classifier on a data set: scores, calibration, and the comparison of two classifiers."""
+"""Evaluation of a classifier on a data set, and comparison of two classifiers."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from softmax_cli.data.cache import cache_folder
 from softmax_cli.data.catalog import usual_accuracy
 from softmax_cli.data.dataset import Dataset
 from softmax_cli.data.download import Source
+from softmax_cli.data.labels import as_labels
 from softmax_cli.data.loading import find_dataset, load_dataset
 from softmax_cli.errors import ConfigError, DataError
 from softmax_cli.features import feature_arrays
@@ -66,7 +68,9 @@ def load_evaluation_data(
     source: Source | None = None,
     name: str | Path = "the model",
 ) -> Dataset:
-    """Return the data set to evaluate a classifier on; log a warning if it was trained on another one.
+    """Return the data set to evaluate a classifier on.
+
+    A warning is logged if the classifier was trained on another data set.
 
     Args:
         classifier: The classifier.
@@ -76,15 +80,18 @@ def load_evaluation_data(
         name: Name of the classifier in messages.
 
     Raises:
-        ConfigError: The data set is not known, or its path is not.
-        DataError: The data cannot be had, or do not suit the classifier.
+        ConfigError: The data set or its path is not known.
+        DataError: The data are not available, or do not suit the classifier.
     """
     checkpoint, source = classifier.checkpoint, source or Source(cache_folder())
     part = "test" if split == "test" else "train"
     if dataset is None:
         data = find_dataset(checkpoint.dataset, checkpoint.digest, part, source)
     else:
-        data = load_dataset(dataset, part, source)
+        reading = source.reading.with_defaults(checkpoint.image_shape, checkpoint.preparation)
+        data = load_dataset(dataset, part, replace(source, reading=reading))
+    if data.digest != checkpoint.digest:
+        data = align_classes(data, classifier.class_names, name)
     check_data(classifier, data, name)
     warn_if_other_data(classifier, data, name)
     return data
@@ -100,8 +107,31 @@ def warn_if_other_data(classifier: Classifier, data: Dataset, name: str | Path) 
         )
 
 
+def align_classes(data: Dataset, class_names: tuple[str, ...], name: str | Path = "the model") -> Dataset:
+    """Return data with labels that index the classes of a model called `name`.
+
+    Classes are the same if their names are. If the classes of the data are numbers and those of the model
+    are not, the numbers count the classes of the model from 0 on.
+
+    Raises:
+        DataError: The model lacks a class of the data.
+    """
+    if data.class_names == class_names[: len(data.class_names)]:
+        return data
+    index = {one: number for number, one in enumerate(class_names)}
+    if not any(map(str.isdecimal, class_names)):
+        index |= {str(number): number for number in range(len(class_names))}
+    if unknown := [one for one in data.class_names if one not in index]:
+        raise DataError(f"{data.name} has the class {unknown[0]!r}, which {name} does not know")
+    numbers = np.array([index[one] for one in data.class_names])
+    return replace(data, labels=as_labels(numbers[data.labels]), class_names=class_names)
+
+
 def check_data(classifier: Classifier, data: Dataset, name: str | Path = "the model") -> None:
-    """Raise `DataError` if the images or the classes do not suit the classifier called `name`."""
+    """Raise `DataError` if the images or the classes do not suit a classifier.
+
+    `name` is the name of the classifier in messages.
+    """
     checkpoint = classifier.checkpoint
     if data.image_shape != checkpoint.image_shape:
         expected, found = (" x ".join(map(str, one)) for one in (checkpoint.image_shape, data.image_shape))
@@ -114,7 +144,7 @@ def check_data(classifier: Classifier, data: Dataset, name: str | Path = "the mo
 
 
 def rows_of_split(classifier: Classifier, data: Dataset, split: str) -> NDArray[np.intp]:
-    """Return the rows of the ``test``, ``validation`` or ``train`` images, as training drew them.
+    """Return the rows of the test, validation or training images of a classifier.
 
     Raises:
         ConfigError: The classifier was trained on another data set, or without validation images.
@@ -133,7 +163,10 @@ def rows_of_split(classifier: Classifier, data: Dataset, split: str) -> NDArray[
 
 
 def check_comparable(first: Classifier, second: Classifier, split: str) -> None:
-    """Raise `DataError` for models of different classes; log a warning if the comparison is of no use."""
+    """Raise `DataError` if two models have different classes.
+
+    A warning is logged if the comparison is not informative.
+    """
     if first.class_names != second.class_names:
         raise DataError("the two models have different classes, so that they cannot be compared")
     if all(np.array_equal(*pair) for pair in zip(_parameters(first), _parameters(second), strict=True)):
@@ -147,7 +180,7 @@ def check_comparable(first: Classifier, second: Classifier, split: str) -> None:
 
 
 def _parameters(classifier: Classifier) -> list[NDArray[np.float32]]:
-    """Return all numbers that determine the answers of a classifier."""
+    """Return all numbers that determine the predictions of a classifier."""
     checkpoint = classifier.checkpoint
     features = feature_arrays(checkpoint.config, checkpoint.state.features)
     return [*checkpoint.state.model, *features.values()]
@@ -184,7 +217,10 @@ def describe_evaluation(
 
 
 def describe_comparison(name: str | Path, second: Evaluation, comparison: Comparison) -> dict[str, Any]:
-    """Return a comparison as plain values; `name` and `second` are those of the second model."""
+    """Return a comparison as plain values.
+
+    `name` and `second` belong to the second model.
+    """
     return {
         "checkpoint": str(name),
         "accuracy": second.scores.accuracy,

@@ -14,14 +14,17 @@ from softmax_cli.errors import ConfigError, OutputError, SoftmaxError, reason
 CHUNK = 1 << 16
 """Number of bytes that are read at a time."""
 
+GZIP = b"\x1f\x8b"
+"""How every gzip file starts."""
+
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Yield a binary file that replaces `path` when the block ends without an error.
 
     The bytes are written to a temporary file beside the target, synced to the disk, and renamed to the
-    target, so that a reader sees either the old file or the new one at every moment. If `path` is a symbolic
-    link, its target is replaced and the link kept.
+    target. At every moment, the target is either the complete old file or the complete new one. If `path`
+    is a symbolic link, its target is replaced and the link kept.
 
     Raises:
         OutputError: The system refuses an operation. The old file is intact and no temporary file is left.
@@ -67,7 +70,10 @@ def check_writable(path: Path) -> None:
 
 
 def check_replaces(path: Path, start: bytes, what: str, option: str) -> None:
-    """Raise `ConfigError` if a file exists at `path` that does not begin like a `what`."""
+    """Raise `ConfigError` if a file at `path` does not begin with `start`.
+
+    `what` is the expected kind of file, `option` the option that names it.
+    """
     if not path.exists():
         return
     with open_regular(path, OutputError) as file:
@@ -76,7 +82,10 @@ def check_replaces(path: Path, start: bytes, what: str, option: str) -> None:
 
 
 def open_regular(path: Path, error: type[SoftmaxError]) -> BinaryIO:
-    """Open an existing regular file for reading; raise `error` for anything else, without blocking."""
+    """Open an existing regular file for reading, without blocking.
+
+    Anything else raises `error`.
+    """
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
@@ -94,10 +103,19 @@ def chunks(file: BinaryIO) -> Iterator[bytes]:
         yield chunk
 
 
-def inflate(compressed: Iterable[bytes], limit: int) -> Iterator[bytes]:
-    """Yield the content of one gzip stream in small pieces, at most `limit` + 1 bytes.
+def is_gzip(head: bytes, name: str = "") -> bool:
+    """Return whether a file that starts with `head` is compressed with gzip.
 
-    The CRC and the length in the trailer are checked.
+    A file of one byte or none does not tell; then the end of its name does.
+    """
+    return head[:2] == GZIP if len(head) > 1 else GZIP.startswith(head) and name.endswith(".gz")
+
+
+def inflate(compressed: Iterable[bytes], limit: int) -> Iterator[bytes]:
+    """Yield the content of a gzip file in small pieces, at most `limit` + 1 bytes.
+
+    A file may have several members, with zeros after each, as `gzip` reads it. The CRC and the length in the
+    trailer of each member are checked.
 
     Raises:
         ValueError: The stream is not gzip, damaged, cut short, longer than `limit`, or followed by other
@@ -107,6 +125,12 @@ def inflate(compressed: Iterable[bytes], limit: int) -> Iterator[bytes]:
     total = 0
     for chunk in compressed:
         while chunk:
+            if inflater.eof:
+                if not (chunk := chunk.lstrip(b"\0")):
+                    break
+                if chunk[:1] != GZIP[:1]:
+                    raise ValueError("has other bytes after its end")
+                inflater = zlib.decompressobj(wbits=31)
             try:
                 piece = inflater.decompress(chunk, min(4 * CHUNK, limit + 1 - total))
             except zlib.error as error:
@@ -116,9 +140,7 @@ def inflate(compressed: Iterable[bytes], limit: int) -> Iterator[bytes]:
             yield piece
             if total > limit:
                 raise ValueError(f"holds more than {limit:,} bytes")
-            if inflater.unused_data:
-                raise ValueError("has other bytes after its end")
-            chunk = inflater.unconsumed_tail
+            chunk = inflater.unused_data or inflater.unconsumed_tail
     if not inflater.eof:
         raise ValueError("is cut short")
 

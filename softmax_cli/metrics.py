@@ -1,4 +1,4 @@
-"""Scores of probabilities: accuracy, loss, Brier score, calibration, confusion matrix, per class."""
+"""Scores: accuracy, loss, Brier score, calibration, confusions, scores per class."""
 
 import math
 from collections.abc import Iterable
@@ -18,7 +18,10 @@ NORMAL_QUANTILE = 1.959963984540054
 
 
 class ClassScore(NamedTuple):
-    """Precision, recall and F1 of one class, in [0, 1] (0 if undefined), and its number of images."""
+    """Precision, recall and F1 of one class, in [0, 1], and its number of images.
+
+    Undefined scores are 0.
+    """
 
     precision: float
     recall: float
@@ -27,7 +30,7 @@ class ClassScore(NamedTuple):
 
 
 class Bin(NamedTuple):
-    """The images with a confidence from `low` to `high`: number, mean confidence, and accuracy."""
+    """A bin of the confidence: limits, number of images, mean confidence, accuracy."""
 
     low: float
     high: float
@@ -38,7 +41,9 @@ class Bin(NamedTuple):
 
 @dataclass(frozen=True)
 class Scores:
-    """Sums over images, from which every score follows; those of disjoint sets of images add up.
+    """Sums over images that determine all scores.
+
+    The sums of disjoint sets of images can be added.
 
     Attributes:
         confusion: (K, K), number of images of true class i that were predicted as j.
@@ -83,7 +88,10 @@ class Scores:
 
     @property
     def ece(self) -> float:
-        """Expected calibration error: Σ over bins of |correct − confidence| / n (Guo et al. 2017)."""
+        """Expected calibration error (Guo et al. 2017).
+
+        It is Σ over bins of |correct − confidence| / n.
+        """
         _, confidence, correct = self.calibration.T
         return float(np.abs(correct - confidence).sum()) / self.images
 
@@ -112,7 +120,10 @@ class Scores:
         ]
 
     def worst_confusions(self, count: int) -> list[tuple[int, int, int]]:
-        """Return up to `count` triples (true class, predicted class, images), the most frequent first."""
+        """Return the most frequent confusions, at most `count`.
+
+        Each is a triple (true class, predicted class, images); the most frequent one is first.
+        """
         wrong = self.confusion - np.diag(np.diag(self.confusion))
         order = np.argsort(-wrong, axis=None, kind="stable")[:count]
         cells = zip(*np.unravel_index(order, wrong.shape), strict=True)

@@ -18,14 +18,14 @@ Labels = NDArray[np.integer[Any]]
 
 
 class Model(NamedTuple):
-    """Weights (D, K) and bias (K,); also the shape of a gradient or a velocity of the two."""
+    """Weights (D, K) and bias (K,), or a gradient or a velocity of the two."""
 
     weights: Floats
     bias: Floats
 
     @classmethod
     def zeros(cls, features: int, classes: int, dtype: Any = np.float32) -> Self:
-        """Return a model with all parameters 0: every class is equally probable for any input."""
+        """Return a model with all parameters 0: uniform probabilities for any input."""
         return cls(np.zeros((features, classes), dtype), np.zeros(classes, dtype))
 
 
@@ -41,7 +41,9 @@ def evidence(model: Model, x: Floats) -> Floats:
 
 
 def softmax(z: Floats) -> Floats:
-    """Return y_k = exp(z_k − m) / Σ_j exp(z_j − m) with m = max_j z_j, over the last axis.
+    """Return the softmax of the evidence z over the last axis.
+
+    y_k = exp(z_k − m) / Σ_j exp(z_j − m) with m = max_j z_j.
 
     The shift by m does not change the result and keeps every exponential in [0, 1]. Evidence of minus
     infinity gives a probability of 0 if another class of the row has finite evidence.
@@ -52,19 +54,24 @@ def softmax(z: Floats) -> Floats:
 
 
 def log_softmax(z: Floats) -> Floats:
-    """Return log y_k = (z_k − m) − log Σ_j exp(z_j − m) with m = max_j z_j, over the last axis."""
+    """Return the logarithm of the softmax of z over the last axis.
+
+    log y_k = (z_k − m) − log Σ_j exp(z_j − m) with m = max_j z_j.
+    """
     shifted: Floats = z - z.max(axis=-1, keepdims=True)
     shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return shifted
 
 
 def cross_entropy(z: Floats, labels: Labels) -> float:
-    """Return the mean over images of −log y_label, in nats, from the evidence z (n, K)."""
+    """Return the mean cross-entropy −log y_label, in nats, of the evidence z (n, K)."""
     return -float(log_softmax(z)[np.arange(len(z)), labels].mean())
 
 
 def cross_entropy_gradient(z: Floats, labels: Labels, weights: Floats | None = None) -> tuple[float, Floats]:
-    """Return the cross-entropy and its gradient by the evidence, ∂loss/∂z = (y − t) / n, shape (n, K).
+    """Return the cross-entropy and its gradient by the evidence, (n, K).
+
+    The gradient is ∂loss/∂z = (y − t) / n.
 
     With sample weights s (n,), the loss is (1/n) Σ_i s_i · loss_i, and row i of the gradient has the factor
     s_i.
@@ -82,7 +89,9 @@ def cross_entropy_gradient(z: Floats, labels: Labels, weights: Floats | None = N
 
 
 def squared_error_gradient(z: Floats, labels: Labels) -> tuple[float, Floats]:
-    """Return the mean of Σ_k (y_k − t_k)² and its gradient by the evidence, for comparison.
+    """Return the squared error and its gradient by the evidence, for comparison.
+
+    The loss is the mean over images of Σ_k (y_k − t_k)².
 
     By the chain rule through the Jacobian, ∂/∂z_j = 2 y_j (r_j − Σ_k r_k y_k) / n with r = y − t. If
     the model is confident and wrong, y_j is close to 0 or 1 and the gradient vanishes: learning stalls on a
@@ -97,7 +106,10 @@ def squared_error_gradient(z: Floats, labels: Labels) -> tuple[float, Floats]:
 
 
 def softmax_jacobian(y: Floats) -> Floats:
-    """Return ∂y_i/∂z_j = y_i (δ_ij − y_j), shape (K, K), for one row y (K,) of probabilities."""
+    """Return the Jacobian of the softmax, (K, K), for one row y (K,).
+
+    ∂y_i/∂z_j = y_i (δ_ij − y_j).
+    """
     jacobian: Floats = np.diag(y) - np.outer(y, y)
     return jacobian
 
@@ -105,7 +117,9 @@ def softmax_jacobian(y: Floats) -> Floats:
 def loss_and_gradient(
     model: Model, x: Floats, labels: Labels, weights: Floats | None = None
 ) -> tuple[float, Model]:
-    """Return the cross-entropy, with sample weights (n,) if given, and its gradient by weights and bias.
+    """Return the cross-entropy and its gradient by weights and bias.
+
+    The sample weights (n,) are optional.
 
     ∂/∂W = xᵀ · ∂loss/∂z, ∂/∂b = the sum of the rows of ∂loss/∂z.
     """
@@ -113,7 +127,13 @@ def loss_and_gradient(
     return loss, Model(x.T @ residual, residual.sum(axis=0))
 
 
-def penalty(model: Model, l2: float) -> float:
-    """Return the regularization term l2/2 · ‖W‖²; the bias is not regularized."""
+def penalty(model: Model, l2: float | Floats) -> float:
+    """Return the regularization term l2/2 · ‖W‖²; the bias is not regularized.
+
+    With a factor for each feature, l2 (D, 1), it is the sum of l2_d/2 · ‖W_d‖² over the features.
+    """
+    if isinstance(l2, np.ndarray):
+        with np.errstate(over="ignore"):  # the objective is then infinite
+            return float((l2 * model.weights * model.weights).sum()) / 2
     flat = model.weights.ravel()
     return l2 / 2 * float(flat @ flat)

@@ -1,4 +1,4 @@
-"""A training run: start or resume, save every epoch, keep a backup of what is replaced, write a log."""
+"""A training run: start or resume, save every epoch, back up, write a log."""
 
 import json
 import logging
@@ -11,19 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from softmax_cli.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from softmax_cli.config import DEFAULT_CHECKPOINT, SOLVERS, TrainConfig, continued
+from softmax_cli.config import AUTO, DEFAULT_CHECKPOINT, SOLVERS, TrainConfig, continued
 from softmax_cli.data.cache import cache_folder
 from softmax_cli.data.dataset import Dataset
 from softmax_cli.data.download import Source
 from softmax_cli.data.loading import find_dataset, load_dataset
 from softmax_cli.errors import CheckpointError, ConfigError, OutputError, reason
 from softmax_cli.files import atomic_write, check_replaces, check_writable, open_regular
-from softmax_cli.training import State, fit, has_converged, is_complete, start
+from softmax_cli.regularization import PathPoint, choose_l2
+from softmax_cli.training import fit, has_converged, is_complete, start
 
 log = logging.getLogger(__name__)
 
 LOG_START = b'{"epoch":'
-"""How every log begins."""
+"""First bytes of every log."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,12 @@ class Run:
     """A training run that is ready to continue.
 
     Attributes:
-        checkpoint: What the run continues from.
+        checkpoint: The checkpoint from which the run continues.
         data: The training split; None if the run is complete.
         output: The checkpoint file.
-        log_file: The file with a JSON line per epoch, if one is wanted.
-        is_new: The run starts now, so that what is at `output` belongs to another run.
-        backup: Where that is kept, if there is anything to keep.
+        log_file: The file with a JSON line per epoch, or None.
+        is_new: Whether the run is new; a file at `output` then belongs to another run.
+        backup: Path of the backup of that file, if there is one.
     """
 
     checkpoint: Checkpoint
@@ -53,7 +54,7 @@ def train(
     data: Dataset | None = None,
     source: Source | None = None,
 ) -> Checkpoint:
-    """Train a model, save it at `output` after every epoch, and return the final checkpoint.
+    """Train a model, save it after every epoch, and return the final checkpoint.
 
     Args:
         config: The configuration; by default, all defaults.
@@ -80,12 +81,16 @@ def start_run(
     Raises:
         OutputError: The checkpoint or the log could not be written.
         ConfigError: The configuration does not suit the data.
+        DivergenceError: A value is not finite while l2 is chosen.
         DataError: The data cannot be had.
     """
     output, log_file = Path(output), _checked_log(log_file, Path(output))
     check_writable(output)
     data = data or load_dataset(config.dataset, "train", source)
-    checkpoint = Checkpoint.begin(config, data, start(config, data))
+    path: tuple[PathPoint, ...] = ()
+    if config.chooses_l2:
+        config, path = choose_l2(config, data)
+    checkpoint = Checkpoint.begin(config, data, start(config, data), path)
     backup = _backup_of(output) if _holds_other_run(output) else None
     return Run(checkpoint, data, output, log_file, is_new=True, backup=backup)
 
@@ -96,16 +101,18 @@ def resume_run(
     source: Source | None = None,
     log_file: str | Path | None = None,
 ) -> Run:
-    """Return the run whose checkpoint is at `output`, to be continued with the overrides `given`.
+    """Return the run saved at `output`, to be continued with the overrides `given`.
 
     Raises:
         CheckpointError: There is no valid checkpoint.
-        ConfigError: The overrides would make it another run, or the data set is another one.
+        ConfigError: A value that cannot change differs, or the data set is another one.
     """
     output, log_file = Path(output), _checked_log(log_file, Path(output))
     checkpoint = load_checkpoint(output)
     dataset = given.get("dataset", "auto")
     given = {key: value for key, value in given.items() if key != "dataset"}
+    if checkpoint.l2_path and given.get("l2") == AUTO:
+        del given["l2"]  # it was chosen when the run started
     checkpoint = replace(checkpoint, config=continued(checkpoint.config, given))
     check_writable(output)
     complete = is_complete(checkpoint.state, checkpoint.config)
@@ -130,8 +137,8 @@ def _data_to_resume(checkpoint: Checkpoint, dataset: str, source: Source) -> Dat
 def run_epochs(run: Run, on_progress: Callable[[int], bool] = lambda images: False) -> Iterator[Checkpoint]:
     """Train to the end; save, log and yield the checkpoint after every epoch.
 
-    A new run first saves its untrained model, after a copy of what was at its output. `on_progress` is that
-    of `fit`.
+    A new run first backs up the file at its output and saves its untrained model. `on_progress` is that of
+    `fit`.
     """
     if run.data is None:
         return
@@ -147,15 +154,15 @@ def run_epochs(run: Run, on_progress: Callable[[int], bool] = lambda images: Fal
         seconds = time.perf_counter() - started
         checkpoint = checkpoint.advance(state, seconds)
         save_checkpoint(run.output, checkpoint)
-        _write_log(run.log_file, _log_line(state, seconds), "a")
+        _write_log(run.log_file, _log_line(checkpoint, seconds), "a")
         yield checkpoint
         started = time.perf_counter()
 
 
 def describe_run(checkpoint: Checkpoint, run: Run) -> dict[str, Any]:
-    """Return the result of a run as plain values, as ``softmax train --json`` prints it.
+    """Return the result of a run as plain values, as in ``softmax train --json``.
 
-    `checkpoint` is the one that the run has reached. The scores are those of the model that was kept, before
+    `checkpoint` is the last one of the run. The scores are those of the model that was kept, before
     calibration.
     """
     state, config = checkpoint.state, checkpoint.config
@@ -171,6 +178,8 @@ def describe_run(checkpoint: Checkpoint, run: Run) -> dict[str, Any]:
         "train_loss": best.train_loss,
         "validation": validation if best.validation_loss is not None else None,
         "temperature": state.temperature,
+        "l2": config.l2,
+        "l2_path": [point._asdict() for point in checkpoint.l2_path] or None,
         "converged": has_converged(state, config) if stops_by_itself else None,
         "seconds": round(checkpoint.run["seconds"], 3),
     }
@@ -189,17 +198,23 @@ def _backup_of(path: Path) -> Path:
 
 
 def _holds_other_run(output: Path) -> bool:
-    """Return whether there is a file at `output`, other than a checkpoint without a finished epoch."""
+    """Return whether the file at `output` belongs to another run.
+
+    A checkpoint without a finished epoch does not count.
+    """
     if not os.path.exists(output):
         return False
     try:
         return load_checkpoint(output).state.epoch > 0
     except CheckpointError:
-        return True  # whatever it is, it belongs to somebody
+        return True  # a file that is not a checkpoint is backed up, too
 
 
 def _checked_log(log_file: str | Path | None, output: Path) -> Path | None:
-    """Return the path of the log; raise an error if it would replace the model or cannot be written."""
+    """Return the path of the log.
+
+    An error is raised if the log would replace the model or cannot be written.
+    """
     if log_file is None:
         return None
     log_file = Path(log_file)
@@ -210,19 +225,24 @@ def _checked_log(log_file: str | Path | None, output: Path) -> Path | None:
     return log_file
 
 
-def _log_line(state: State, seconds: float) -> str:
-    """Return the JSON of the last epoch, without the values that this solver does not know."""
+def _log_line(checkpoint: Checkpoint, seconds: float) -> str:
+    """Return the JSON of the last epoch, without the values that this solver does not know.
+
+    If l2 was chosen, the line of the first epoch has the choice and the path.
+    """
     optional = ("gradient_norm", "distance")
     record = {
         key: value
-        for key, value in state.history[-1]._asdict().items()
+        for key, value in checkpoint.state.history[-1]._asdict().items()
         if value is not None or key not in optional
     }
+    if checkpoint.l2_path and checkpoint.state.epoch == 1:
+        record |= {"l2": checkpoint.config.l2, "l2_path": [point._asdict() for point in checkpoint.l2_path]}
     return json.dumps(record | {"seconds": round(seconds, 3)}) + "\n"
 
 
 def _write_log(log_file: Path | None, text: str, mode: str) -> None:
-    """Append text to the log, or replace it, by `mode` ``a`` or ``w``; do nothing if there is no log."""
+    """Append text to the log (`mode` ``a``) or replace it (``w``), if there is one."""
     if log_file is None:
         return
     try:

@@ -1,4 +1,4 @@
-"""`fit`: the training loop, as an iterator of epochs. It prints nothing and writes nothing."""
+"""`fit`: the training loop, as an iterator of epochs without output."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from softmax_cli.calibration import fit_temperature, tempered
 from softmax_cli.config import SOLVERS, TrainConfig
 from softmax_cli.data.dataset import Dataset, hold_out
 from softmax_cli.errors import ConfigError, DivergenceError
-from softmax_cli.features import FeatureMap, evidence_blocks, fit_features
+from softmax_cli.features import FeatureMap, evidence_blocks, fit_features, precompute
 from softmax_cli.metrics import Scores, score, total
 from softmax_cli.model import Model
 from softmax_cli.solvers.objective import Objective, Progress, Step, divergence, solver_module
@@ -20,7 +20,7 @@ from softmax_cli.solvers.objective import Objective, Progress, Step, divergence,
 Split = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 SOLVER_MEMORY = 2**31
-"""Bytes that a solver may use beside images and features."""
+"""Largest memory of a solver in bytes, without images and features."""
 
 
 class Epoch(NamedTuple):
@@ -49,7 +49,7 @@ class State:
         model: The model to use on `features`: that of the best epoch by validation loss if the solver keeps
             the best and there are validation images, else the last one. Its parameters are divided by
             `temperature` already.
-        temperature: Temperature of the calibration; 1 without.
+        temperature: Temperature of the calibration; 1 without calibration.
         last: Parameters from which the next epoch starts.
         velocity: Velocity from which the next epoch starts.
         best_epoch: Epoch of `model`.
@@ -69,7 +69,7 @@ class State:
 
 
 def start(config: TrainConfig, data: Dataset, split: Split | None = None) -> State:
-    """Return the state before the first epoch: the features fitted, all parameters zero.
+    """Return the state before the first epoch: fitted features, zero parameters.
 
     `split` is that of `fit`.
 
@@ -77,6 +77,8 @@ def start(config: TrainConfig, data: Dataset, split: Split | None = None) -> Sta
         ConfigError: Features or solver would take too much memory for this data set, or a part of the
             validation split would be empty.
     """
+    if config.chooses_l2:
+        raise ConfigError("l2 auto is not a number yet; call softmax_cli.regularization.choose_l2 first")
     rows, _ = split or split_rows(config, data)
     features = fit_features(config, data.images, rows)
     _check_solver_memory(config, features.dimension, len(data.class_names))
@@ -85,7 +87,10 @@ def start(config: TrainConfig, data: Dataset, split: Split | None = None) -> Sta
 
 
 def split_rows(config: TrainConfig, data: Dataset) -> Split:
-    """Return the indices of the images to train on, and of those, perhaps none, to validate on."""
+    """Return the indices of the training images and of the validation images.
+
+    There may be no validation images.
+    """
     return hold_out(data.labels, config.validation_size, config.seed)
 
 
@@ -99,14 +104,17 @@ def _check_solver_memory(config: TrainConfig, features: int, classes: int) -> No
 
 
 def has_converged(state: State, config: TrainConfig) -> bool:
-    """Return whether the solver has reached the optimum, as far as it can tell."""
+    """Return whether the solver has converged, by its own estimate."""
     tolerance = SOLVERS[config.solver].tolerance
     distance = state.history[-1].distance if state.history else None
     return tolerance is not None and distance is not None and distance <= tolerance
 
 
 def is_complete(state: State, config: TrainConfig) -> bool:
-    """Return whether all epochs are done, the solver has converged, or the patience is exhausted."""
+    """Return whether a run is complete.
+
+    All epochs are done, the solver has converged, or the patience is exhausted.
+    """
     return state.epoch >= config.epochs or has_converged(state, config) or 0 < config.patience <= state.stale
 
 
@@ -137,9 +145,8 @@ def fit(
     if is_complete(state, config):
         return
     rows, validation = split or split_rows(config, data)
-    features = state.features
-    if not features.is_random:
-        data, features = replace(data, images=features.prepare(data.images)), features.prepared
+    images, features = precompute(state.features, data.images)
+    data = replace(data, images=images)
     objective = Objective(
         features, data.images, data.labels, rows, config.l2, config.seed, on_progress=on_progress
     )
@@ -162,7 +169,7 @@ def _validate(
     epoch: int,
     config: TrainConfig,
 ) -> tuple[Scores, float]:
-    """Return the scores on the validation images, and the best temperature if calibration is wanted."""
+    """Return the scores on the validation images and the calibration temperature."""
     try:
         blocks = [(z, data.labels[rows]) for rows, z in evidence_blocks(model, features, data.images, rows)]
     except DivergenceError as error:
@@ -174,7 +181,10 @@ def _validate(
 
 
 def _advance(state: State, step: Step, scores: Scores | None, temperature: float, keeps_best: bool) -> State:
-    """Return the next state, with the best model so far, or the last one if no best is known or wanted."""
+    """Return the next state.
+
+    Its model is the best one so far; without validation images, or if `keeps_best` is False, the last one.
+    """
     losses = [epoch.validation_loss for epoch in state.history if epoch.validation_loss is not None]
     is_best = scores is None or not keeps_best or scores.loss < min(losses, default=math.inf)
     number = state.epoch + 1

@@ -1,4 +1,4 @@
-"""What all tests share: no network, no user's cache, the sample, a trained model, ways to run commands."""
+"""Fixtures for all tests: isolation, the sample, a trained model, commands."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ FULL_MNIST = os.environ.get("SOFTMAX_FULL_MNIST")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests that need the full data where there is none, except in CI, where they must run."""
+    """Skip tests that need the full data if there are none, except in CI."""
     if FULL_MNIST or os.environ.get("CI"):
         return
     left_out = [item for item in items if item.get_closest_marker("full")]
@@ -49,7 +49,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the empty folder that stands in for the user's cache, and clear what else could leak in."""
+    """Return the empty folder of the user's cache, and reset the environment."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("SOFTMAX_CACHE_DIR", str(folder))
     for name in ("SOFTMAX_CHECKPOINT", "SOFTMAX_DEBUG", "NO_COLOR", "http_proxy", "https_proxy", "all_proxy"):
@@ -57,7 +57,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
         monkeypatch.delenv(name.upper(), raising=False)
     for name in BLAS_VARIABLES:
         monkeypatch.setenv(name, "1")
-    monkeypatch.setenv(VARIABLE, "2")  # commands set it
+    monkeypatch.setenv(VARIABLE, "2")  # commands change it; it is restored after the test
     return folder
 
 
@@ -82,7 +82,7 @@ def sample_test() -> Dataset:
 
 @pytest.fixture(scope="session")
 def trained(sample: Dataset) -> Checkpoint:
-    """Return a model of the sample, three epochs old."""
+    """Return a model that was trained on the sample for three epochs."""
     config = TrainConfig(dataset="sample", epochs=3)
     begun = start(config, sample)
     checkpoint = Checkpoint.begin(config, sample, begun)
@@ -93,7 +93,7 @@ def trained(sample: Dataset) -> Checkpoint:
 
 @pytest.fixture(scope="session")
 def model_file(trained: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the path of `trained`, saved; not to be changed."""
+    """Return the path of the saved model `trained`; tests must not change the file."""
     path = tmp_path_factory.mktemp("model") / "model.npz"
     save_checkpoint(path, trained)
     return path
@@ -101,7 +101,7 @@ def model_file(trained: Checkpoint, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="session")
 def full_mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a cache that holds the full MNIST, in files that are unpacked when first used."""
+    """Return a cache with the full MNIST files, which are unpacked at the first use."""
     assert FULL_MNIST, "SOFTMAX_FULL_MNIST must name the folder with the four MNIST files"
     folder = tmp_path_factory.mktemp("full")
     (folder / "mnist").mkdir()
@@ -112,7 +112,10 @@ def full_mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def invoke() -> Callable[..., Result]:
-    """Return a function that runs a command in this process: `invoke("train", "--epochs", 1)`."""
+    """Return a function that runs a command in this process.
+
+    Example: ``invoke("train", "--epochs", 1)``.
+    """
 
     def run(*args: object) -> Result:
         result = CliRunner().invoke(main, [str(arg) for arg in args])
@@ -125,7 +128,7 @@ def invoke() -> Callable[..., Result]:
 
 @pytest.fixture
 def command(work: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Return a function that runs a command in a process of its own, as a user does."""
+    """Return a function that runs a command in its own process, as a user does."""
 
     def run(*args: object, **options: Any) -> subprocess.CompletedProcess[str]:
         line = [sys.executable, "-m", "softmax_cli", *map(str, args)]

@@ -1,7 +1,7 @@
-"""Redraw digits as people would draw, scan or photograph them: a seeded generator of pictures by kind.
+"""Generate pictures of digits, as if drawn, scanned or photographed, by kind.
 
-A 28x28 digit is thinned to a skeleton (Zhang and Suen 1984). Its segments are drawn anew with a pen of any
-width, at any size and place, and then changed as the kind says: lines on the paper, a shadow, noise.
+A 28x28 digit is thinned to a skeleton (Zhang and Suen 1984). Its segments are drawn with a pen of any
+width, at any size and position. The kind adds a change such as lines on the paper, a shadow or noise.
 """
 
 import io
@@ -17,11 +17,14 @@ Floats = NDArray[np.float64]
 
 SIDE = 200
 FINE = 4
-"""Pixels per MNIST pixel at which a digit is thinned."""
+"""Resolution at which a digit is thinned, in pixels per pixel of MNIST."""
 
 
 class Strokes(NamedTuple):
-    """A digit as segments: points (n, 2) as x and y in units of its box, and pairs (m, 2) of points."""
+    """A digit as segments: points (n, 2) in units of its box, and pairs (m, 2).
+
+    A point is (x, y); a pair holds the indices of the two ends of a segment.
+    """
 
     points: Floats
     pairs: NDArray[np.intp]
@@ -45,7 +48,10 @@ def strokes_of(image: Gray) -> Strokes:
 
 
 def smooth(points: Floats, pairs: NDArray[np.intp], rounds: int = 4) -> Floats:
-    """Move each point halfway to the mean of its neighbours, some times; loose ends stay."""
+    """Move each point halfway to the mean of its neighbours, `rounds` times.
+
+    The ends of lines do not move.
+    """
     count = np.bincount(pairs.ravel(), minlength=len(points))[:, None]
     for _ in range(rounds):
         total = np.zeros_like(points)
@@ -76,7 +82,10 @@ def thin(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 class Pose(NamedTuple):
-    """How a digit lies on its sheet: box and place in shares of the side, turn in degrees, perspective."""
+    """Position of a digit on its sheet, turn in degrees, and perspective.
+
+    Box and position are fractions of the side of the sheet.
+    """
 
     box: float = 0.65
     x: float = 0.5
@@ -86,7 +95,10 @@ class Pose(NamedTuple):
 
 
 def ink_of(strokes: Strokes, shape: tuple[int, int], pen: float, pose: Pose) -> Floats:
-    """Return the share (h, w) of each pixel that a round pen `pen` pixels wide covers."""
+    """Return the fraction (h, w) of each pixel that a round pen covers.
+
+    `pen` is its width in pixels.
+    """
     side = min(shape)
     times = max(1, round(800 / max(side, 100)))
     angle = np.deg2rad(pose.turn)
@@ -131,28 +143,31 @@ def white_on_black(rng: np.random.Generator, strokes: Strokes) -> Gray:
 
 
 def tight(rng: np.random.Generator, strokes: Strokes) -> Gray:
-    """Cut close round the digit."""
+    """Return a picture that is cropped close to the digit."""
     gray = rounded(sheet(rng, strokes))
     rows, columns = np.nonzero(gray < 128)
     return gray[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
 
 
 def grain(rng: np.random.Generator, shape: tuple[int, int], coarse: float, fine: float) -> Floats:
-    """Return the texture of paper: smooth waves and fine grain, with these standard deviations."""
+    """Return the texture of paper: smooth waves and fine grain.
+
+    `coarse` and `fine` are their standard deviations.
+    """
     small = Image.fromarray(rng.normal(0, 1, (shape[0] // 12 + 2, shape[1] // 12 + 2)).astype(np.float32))
     waves = np.asarray(small.resize((shape[1], shape[0]), Image.Resampling.BICUBIC)).astype(float)
     return coarse * waves + fine * rng.normal(0, 1, shape)
 
 
 def paper(rng: np.random.Generator, strokes: Strokes) -> Gray:
-    """Coloured paper with a texture."""
+    """Return a picture on coloured paper with a texture."""
     gray = sheet(rng, strokes) + grain(rng, (SIDE, SIDE), rng.uniform(1, 4), rng.uniform(1, 4))
     tint = np.array([1, rng.uniform(0.9, 1), rng.uniform(0.7, 1)])
     return rounded(gray[:, :, None] * tint)
 
 
 def gradient(rng: np.random.Generator, strokes: Strokes) -> Gray:
-    """Light that falls by up to 60 % from one side to the other."""
+    """Return a picture in light that decreases by up to 60 % from side to side."""
     angle, loss = rng.uniform(0, 2 * np.pi), rng.uniform(0.2, 0.6)
     x, y = np.meshgrid(*[np.linspace(-1, 1, SIDE)] * 2)
     along = (x * np.cos(angle) + y * np.sin(angle)) / (abs(np.cos(angle)) + abs(np.sin(angle)))
@@ -160,7 +175,10 @@ def gradient(rng: np.random.Generator, strokes: Strokes) -> Gray:
 
 
 def shadow(rng: np.random.Generator, strokes: Strokes) -> Gray:
-    """A shadow with a straight edge, sharp or soft, over a part of the sheet."""
+    """Return a picture with a shadow on a part of the sheet.
+
+    Its edge is straight, and sharp or soft.
+    """
     angle, where = rng.uniform(0, 2 * np.pi), rng.uniform(-0.5, 0.5)
     x, y = np.meshgrid(*[np.linspace(-1, 1, SIDE)] * 2)
     along = (x * np.cos(angle) + y * np.sin(angle) - where) / rng.uniform(0.02, 0.3)
@@ -168,7 +186,7 @@ def shadow(rng: np.random.Generator, strokes: Strokes) -> Gray:
 
 
 def rule(rng: np.random.Generator, gray: Floats, angle: float, gap: float, tone: float) -> Floats:
-    """Return the sheet with parallel lines of that tone, where it is lighter."""
+    """Return the sheet with parallel lines of a tone, drawn where it is lighter."""
     rows, columns = np.indices(gray.shape)
     place = rows * np.cos(angle) - columns * np.sin(angle) + rng.uniform(0, gap)
     width = rng.uniform(1, 2.5)
@@ -188,7 +206,7 @@ def squared(rng: np.random.Generator, strokes: Strokes) -> Gray:
 
 
 def frame(rng: np.random.Generator, strokes: Strokes) -> Gray:
-    """A frame 1 to 4 pixels wide, at the edge or a little inside."""
+    """Return a picture with a frame 1 to 4 pixels wide, at the edge or near it."""
     gray = sheet(rng, strokes, box=rng.uniform(0.45, 0.65))
     width, inset = rng.integers(1, 5), rng.choice([0, 0, rng.integers(1, 12)])
     edge = np.ones((SIDE, SIDE), bool)
@@ -209,7 +227,7 @@ def specks(rng: np.random.Generator, strokes: Strokes) -> Gray:
 
 
 def edge(rng: np.random.Generator, strokes: Strokes) -> Gray:
-    """The dark band that a scanner leaves along one or two sides."""
+    """Return a picture with the dark band that a scanner leaves along the edges."""
     gray = sheet(rng, strokes, box=rng.uniform(0.45, 0.65))
     for turn in rng.choice(4, rng.integers(1, 3), replace=False):
         gray = np.rot90(gray, turn).copy()
@@ -220,7 +238,7 @@ def edge(rng: np.random.Generator, strokes: Strokes) -> Gray:
 
 
 def desk(rng: np.random.Generator, strokes: Strokes) -> Gray:
-    """A sheet on a dark desk, a little turned."""
+    """Return a picture of a slightly turned sheet on a dark desk."""
     side = int(SIDE * rng.uniform(1.25, 1.6))
     table = rounded(rng.uniform(20, 90) + grain(rng, (side, side), 4, 3))
     page = Image.fromarray(rounded(sheet(rng, strokes))).convert("LA")
@@ -237,14 +255,14 @@ def vignette(rng: np.random.Generator, strokes: Strokes) -> Gray:
 
 
 def corner(rng: np.random.Generator, strokes: Strokes) -> Gray:
-    """A digit of 9 to 13 pixels in a corner of a black sheet of 28x28."""
+    """Return a digit of 9 to 13 pixels in a corner of a black sheet of 28 x 28."""
     x, y = rng.choice([0.27, 0.73], 2)
     ink = ink_of(strokes, (28, 28), rng.uniform(1, 2), Pose(rng.uniform(0.32, 0.46), x, y))
     return rounded(255 * ink)
 
 
 def transparent(rng: np.random.Generator, strokes: Strokes) -> Gray:
-    """White or coloured ink on a transparent sheet, (h, w, 4)."""
+    """Return white or coloured ink on a transparent sheet, (h, w, 4)."""
     ink = ink_of(strokes, (SIDE, SIDE), rng.uniform(3, 10), usual_pose(rng))
     colour = rng.choice([[255, 255, 255], [250, 220, 60], [20, 30, 120]])
     return np.dstack([*(np.full((SIDE, SIDE), value) for value in colour), rounded(255 * ink)]).astype(
@@ -253,7 +271,7 @@ def transparent(rng: np.random.Generator, strokes: Strokes) -> Gray:
 
 
 def coloured(rng: np.random.Generator, strokes: Strokes) -> Gray:
-    """Ink and paper of different colours and the same luminance, (h, w, 3)."""
+    """Return ink and paper of different colours and equal luminance, (h, w, 3)."""
     ink = ink_of(strokes, (SIDE, SIDE), rng.uniform(3, 10), usual_pose(rng))[:, :, None]
     sheet_colour, pen_colour = rng.permutation(np.array([[200.0, 60, 60], [29, 131, 160]]))
     return rounded(sheet_colour * (1 - ink) + pen_colour * ink + rng.normal(0, 1, (SIDE, SIDE, 3)))
@@ -281,7 +299,7 @@ def perspective(rng: np.random.Generator, strokes: Strokes) -> Gray:
 
 
 def sized(low: int, high: int) -> Kind:
-    """Return a kind: pictures of `low` to `high` pixels a side."""
+    """Return a function that draws pictures of `low` to `high` pixels per side."""
 
     def draw(rng: np.random.Generator, strokes: Strokes) -> Gray:
         side = round(np.exp(rng.uniform(np.log(low), np.log(high))))
@@ -317,7 +335,7 @@ def draw_kind(kind: str, image: Gray, seed: int) -> bytes:
 
 
 def draw_row(images: Sequence[Gray], seed: int) -> bytes:
-    """Return a picture of several digits in a row, with gaps between them, dark on light."""
+    """Return a picture of digits in a row, with gaps between them, dark on light."""
     rng = np.random.default_rng(seed)
     width, height = rng.uniform(3, 9), 150
     gray, at = np.zeros((height, 110 * len(images) + 60)), 30.0
@@ -339,7 +357,7 @@ def draw_row(images: Sequence[Gray], seed: int) -> bytes:
 
 
 def curve(rng: np.random.Generator, points: int, smoothness: int = 30) -> Strokes:
-    """Return a random smooth line through some points."""
+    """Return a random smooth line through `points` points."""
     corners = rng.uniform(-0.5, 0.5, (points, 2))
     at = np.linspace(0, points - 1, points * smoothness)
     path = np.stack([np.interp(at, np.arange(points), axis) for axis in corners.T], 1)
@@ -360,7 +378,7 @@ def arc(x: float, y: float, radius: float, start: float = 0, end: float = 2 * np
 
 
 def line(rng: np.random.Generator) -> Gray:
-    """A line that lies: one that stands is a 1."""
+    """Return a picture of a horizontal line; a vertical one would be a 1."""
     tilt = rng.uniform(-0.2, 0.2)
     strokes = Strokes(np.array([[-0.5, -tilt], [0.5, tilt]]), np.array([[0, 1]]))
     return rounded(sheet(rng, strokes))
@@ -371,7 +389,7 @@ def scribble(rng: np.random.Generator) -> Gray:
 
 
 def letter(rng: np.random.Generator) -> Gray:
-    """A letter that is like no digit, thinned and drawn with a pen."""
+    """Return a letter that resembles no digit, thinned and drawn with a pen."""
     glyph = Image.new("L", (28, 28))
     font = ImageFont.load_default(24)
     ImageDraw.Draw(glyph).text((14, 14), str(rng.choice([*"AEFHKMNRTWXahkmnrw"])), 255, font, anchor="mm")
@@ -386,7 +404,7 @@ def face(rng: np.random.Generator) -> Gray:
 
 
 def photograph(rng: np.random.Generator) -> Gray:
-    """A scene without any paper: light, large and small things, all in shades of grey."""
+    """Return a scene without paper, with large and small things in shades of grey."""
     waves = np.zeros((SIDE, SIDE))
     for cells in (3, 6, 12, 25, 50):
         small = Image.fromarray(rng.normal(0, 120 / cells**0.7, (cells, cells)).astype(np.float32))
@@ -404,10 +422,10 @@ def photograph(rng: np.random.Generator) -> Gray:
 OTHERS: dict[str, Callable[[np.random.Generator], Gray]] = {
     "line": line, "scribble": scribble, "letter": letter, "face": face, "photograph": photograph,
 }  # fmt: skip
-"""Pictures that show no digit, by name."""
+"""Pictures that do not show a digit, by name."""
 
 
 def draw_other(name: str, seed: int) -> bytes:
-    """Return a picture of something that is no digit as the bytes of a PNG file."""
+    """Return a picture of a thing that is not a digit as the bytes of a PNG file."""
     rng = np.random.default_rng((seed, list(OTHERS).index(name)))
     return encode(Image.fromarray(OTHERS[name](rng)), compress_level=1)

@@ -1,4 +1,4 @@
-"""Tools that several test modules share."""
+"""Helpers that several test modules share."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -18,13 +18,16 @@ from softmax_cli.model import Model
 from softmax_cli.training import Epoch, State
 
 SOAK = bool(os.environ.get("SOFTMAX_SOAK"))
-"""Run the long variants of tests that damage files or kill processes."""
+"""Whether to run the long variants of tests that damage files or kill processes."""
 
 PICTURE = Path(__file__).parent / "pictures" / "seven.png"
 
 
 def assert_fails(result: Any, *parts: str, code: int = 1) -> None:
-    """Assert that a command failed with one `error:` line that contains all `parts`, and no output."""
+    """Assert that a command failed with one `error:` line and without output.
+
+    The line contains all `parts`.
+    """
     exit_code = result.exit_code if isinstance(result, Result) else result.returncode
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert (exit_code, result.stdout, len(errors)) == (code, "", 1), result.stderr
@@ -35,7 +38,7 @@ def assert_fails(result: Any, *parts: str, code: int = 1) -> None:
 
 @contextmanager
 def unprivileged() -> Iterator[None]:
-    """Act as a user to whom permissions apply, even if the tests run as root."""
+    """Run the block as a user without privileges, even if the tests run as root."""
     user = os.geteuid()
     if user == 0:
         os.seteuid(65534)
@@ -46,7 +49,10 @@ def unprivileged() -> Iterator[None]:
 
 
 def mutated(generator: np.random.Generator, content: bytes) -> bytes:
-    """Return bytes with one to three changes: set, cut out, inserted, repeated, or overwritten."""
+    """Return bytes with one to three random changes.
+
+    A change sets, removes, inserts, repeats or overwrites bytes.
+    """
     data = bytearray(content)
     for _ in range(generator.integers(1, 4)):
         at, other = (int(place) for place in generator.integers(0, len(data), 2))
@@ -71,7 +77,10 @@ def names(folder: Path) -> list[str]:
 
 
 def small_checkpoint(seed: int = 0, classes: tuple[str, ...] = ("a", "b", "c")) -> Checkpoint:
-    """Return a checkpoint after two epochs on images of 4 x 3 pixels, with random parameters."""
+    """Return a checkpoint with random parameters, after two epochs.
+
+    The images have 4 x 3 pixels.
+    """
     generator = np.random.default_rng(seed)
     model, last, velocity = (_random_model(generator, 12, len(classes)) for _ in range(3))
     losses = generator.random((2, 4)).tolist()
@@ -99,7 +108,10 @@ def small_checkpoint(seed: int = 0, classes: tuple[str, ...] = ("a", "b", "c")) 
 
 
 def _random_model(generator: np.random.Generator, features: int, classes: int) -> Model:
-    """Return parameters with random bits, so that tiny and huge values and minus zero occur; all finite."""
+    """Return finite parameters with random bits.
+
+    Very small and very large values, and minus zero, occur.
+    """
     bits = generator.integers(0, 2**32, (features + 1, classes), np.uint32).view(np.float32)
     values = np.where(np.isfinite(bits), bits, np.float32(-0.0))
     return Model(values[:-1], values[-1])
@@ -118,7 +130,7 @@ def arrays_of(path: Path) -> dict[str, bytes]:
 
 
 def meta_of(path: Path) -> dict[str, Any]:
-    """Return what a checkpoint file states about itself, without ``run``."""
+    """Return the content of ``meta`` in a checkpoint file, without ``run``."""
     meta = describe(load_checkpoint(path))
     del meta["run"]
     return meta
@@ -131,7 +143,10 @@ def assert_equal_runs(one: Path, other: Path) -> None:
 
 
 def differentiate(function: Callable[[np.ndarray], float], at: np.ndarray, h: float = 1e-3) -> np.ndarray:
-    """Return the gradient by the five-point stencil (f(−2h) − 8f(−h) + 8f(h) − f(2h)) / 12h."""
+    """Return the gradient of a function by finite differences.
+
+    Five-point stencil: (f(−2h) − 8f(−h) + 8f(h) − f(2h)) / 12h.
+    """
     slope = np.empty(at.shape)
     for index in np.ndindex(at.shape):
         step = np.zeros(at.shape)
@@ -143,7 +158,10 @@ def differentiate(function: Callable[[np.ndarray], float], at: np.ndarray, h: fl
 
 
 def folder_of(path: Path, data: Dataset) -> Path:
-    """Write a data set whose two splits are both `data` into a new folder, as IDX files."""
+    """Write a data set into a new folder, as IDX files.
+
+    Both splits are `data`.
+    """
     path.mkdir()
     for split in ("train", "t10k"):
         write_idx(path / f"{split}-images-idx3-ubyte", data.images)

@@ -1,4 +1,4 @@
-"""Tools for tests of downloads: a scripted HTTP server, and child processes with resource limits."""
+"""Tools for tests of downloads: a scripted HTTP server, limited processes."""
 
 import gzip
 import itertools
@@ -20,10 +20,13 @@ from softmax_cli.data import loading
 from softmax_cli.data.catalog import CATALOG, FILE_NAMES, SAMPLE, Entry
 
 FOREVER = 20.0
-"""Seconds that no client may wait: an answer that finishes such a pause was waited for too long."""
+"""Largest number of seconds that a client may wait for the rest of a response."""
 
 Steps = Iterable[bytes | float]
-"""The steps of an answer: bytes to send, or seconds to wait. The connection is closed at the end."""
+"""Steps of a response: bytes to send, or seconds to wait.
+
+The connection is closed after the last step.
+"""
 
 Answer = Steps | Callable[[str], Steps]
 """Steps, or a function that returns them for the name of the requested file."""
@@ -57,14 +60,14 @@ from softmax_cli.data.download import Source, fetch
 from tests.server import small_mnist
 fetch(small_mnist(sys.argv[1]), list(FILE_NAMES), Source(Path("cache")))
 """
-"""Code for `run_child`: fetch all files of `small_mnist` from the mirror given as its argument."""
+"""Code for `run_child` that fetches all files of `small_mnist` from the mirror in its argument."""
 
 
 class Server:
     """An HTTP server on 127.0.0.1, over a raw socket, that runs during a `with` block.
 
-    Each request gets the next answer of the script; the last answer is repeated. `requests` holds the
-    requested file names, in order; `finished` counts the answers that were sent to the end.
+    Each request gets the next response of the script; the last response is repeated. `requests` holds the
+    requested file names, in order; `finished` counts the responses that were sent completely.
     """
 
     def __init__(self, *script: Answer, tls: bool = False):
@@ -83,7 +86,7 @@ class Server:
 
     def __exit__(self, *error: object) -> None:
         self._closing.set()
-        with socket.create_connection(self._listener.getsockname()):  # wakes the thread that accepts
+        with socket.create_connection(self._listener.getsockname()):  # so that the accepting thread ends
             pass
         for thread in self._threads:
             thread.join()
@@ -127,7 +130,10 @@ class Server:
 
 
 def head(status: str = "200 OK", length: int | None = None, **headers: str) -> bytes:
-    """Return the head of an answer, with a Content-Length unless `length` is None."""
+    """Return the head of a response.
+
+    It has a Content-Length unless `length` is None.
+    """
     lines = [f"HTTP/1.1 {status}", "Connection: close"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     lines += [] if length is None else [f"Content-Length: {length}"]
@@ -137,7 +143,7 @@ def head(status: str = "200 OK", length: int | None = None, **headers: str) -> b
 def reply(
     body: bytes = b"", status: str = "200 OK", length: int | None = None, **headers: str
 ) -> list[bytes]:
-    """Return an answer with the given Content-Length, by default the correct one."""
+    """Return a response with the given Content-Length, by default the correct one."""
     return [head(status, len(body) if length is None else length, **headers), body]
 
 
@@ -163,7 +169,10 @@ def hang_halfway(name: str) -> Iterator[bytes | float]:
 
 
 def bomb(content: bytes = b"", megabytes: float = float("inf")) -> Iterator[bytes]:
-    """Yield a gzip stream of `content`, followed by megabytes of zeros, compressed 1000 to 1."""
+    """Yield a gzip stream of `content`, followed by megabytes of zeros.
+
+    The zeros are compressed 1000 to 1.
+    """
     deflater = zlib.compressobj(9, wbits=31)
     yield deflater.compress(content) + deflater.flush(zlib.Z_FULL_FLUSH)
     block = deflater.compress(bytes(1 << 20)) + deflater.flush(zlib.Z_FULL_FLUSH)
@@ -174,7 +183,10 @@ def bomb(content: bytes = b"", megabytes: float = float("inf")) -> Iterator[byte
 
 
 def packed(name: str) -> bytes:
-    """Return the compressed bytes of a file of the sample; its name may end in ``.gz``."""
+    """Return the compressed bytes of a file of the sample.
+
+    The name may end in ``.gz``.
+    """
     assert SAMPLE.bundled
     return (SAMPLE.bundled / f"{name.removesuffix('.gz')}.gz").read_bytes()
 
@@ -184,12 +196,15 @@ FILES = {name: gzip.decompress(packed(name)) for name in FILE_NAMES}
 
 
 def mirror(name: str) -> list[bytes]:
-    """Return the answer of a mirror that has the sample's files."""
+    """Return the response of a mirror that has the sample's files."""
     return reply(packed(name), Content_Type="application/gzip")
 
 
 def small_mnist(*urls: str) -> Entry:
-    """Return a catalog entry with the name of MNIST, the files of the sample and these mirrors."""
+    """Return a catalog entry for MNIST with the files of the sample.
+
+    `urls` are its mirrors.
+    """
     return replace(SAMPLE, name="mnist", title="MNIST", bundled=None, mirrors=urls)
 
 
@@ -208,7 +223,10 @@ def closed_port() -> str:
 
 
 def run_child(code: str, *args: object, folder: Path, **limits: int) -> subprocess.CompletedProcess[str]:
-    """Run Python code in a child process without network, with resource limits such as RLIMIT_AS."""
+    """Run Python code in a child process without network.
+
+    `limits` are resource limits, such as RLIMIT_AS.
+    """
     lines = [f"resource.setrlimit(resource.{name}, ({amount}, {amount}))" for name, amount in limits.items()]
     return subprocess.run(
         [sys.executable, "-B", "-c", "\n".join(["import resource", *lines, code]), *map(str, args)],

@@ -1,4 +1,4 @@
-"""Work on several cores: fixed parts, results in order, sums in order."""
+"""Work on several cores: fixed parts, ordered results, ordered sums."""
 
 import threading
 from collections.abc import Callable
@@ -14,9 +14,7 @@ from softmax_cli.errors import ConfigError
 
 
 @pytest.mark.parametrize("n", [0, 1, 2047, 2048, 2049, 64 * 2048, 64 * 2048 + 1, 1_000_003])
-def test_parts_cover_all_rows_once_whatever_the_number_of_cores(
-    n: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parts_cover_all_rows_once_for_any_number_of_cores(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """At most 64 parts, of at least 2,048 rows except for the last one."""
     monkeypatch.setattr(backend, "cores", lambda: pytest.fail("parts may depend on n alone"))
     parts = partition(n)
@@ -36,7 +34,7 @@ def test_every_item_is_processed_once_on_the_requested_number_of_threads(workers
 
     def work(item: int) -> None:
         if item < workers:
-            meeting.wait()  # passes only if as many threads as workers are here
+            meeting.wait()  # returns only if all workers have reached this line
         done.append(item)
         threads.add(threading.get_ident())
 
@@ -46,7 +44,7 @@ def test_every_item_is_processed_once_on_the_requested_number_of_threads(workers
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_results_keep_the_order_of_the_items(workers: int) -> None:
-    """Even if the second item is finished before the first one."""
+    """The order is kept even if the second item is finished before the first one."""
     second = threading.Event()
 
     def work(item: int) -> int:
@@ -74,7 +72,7 @@ def test_the_first_result_is_yielded_while_later_ones_are_pending(workers: int) 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_at_most_two_results_more_than_threads_exist_at_a_time(workers: int) -> None:
-    """However many items there are, including the result that the caller holds."""
+    """The limit holds for any number of items. It includes the result that the caller holds."""
     started: list[int] = []
     results = map_ordered(started.append, range(500), workers)
     for received, _ in enumerate(results):
@@ -83,7 +81,7 @@ def test_at_most_two_results_more_than_threads_exist_at_a_time(workers: int) -> 
 
 
 def test_a_sum_is_added_in_the_order_of_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Concatenation of tuples shows the order, although the second part is finished first."""
+    """The order is visible in a concatenation of tuples; the second part is finished first."""
     monkeypatch.setattr(backend, "cores", lambda: 2)
     second, reported = threading.Event(), []
     parts = partition(40_000)

@@ -1,4 +1,4 @@
-"""Calibration by one temperature."""
+"""Calibration by a temperature."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def evidence_and_labels(seed: int, n: int = 500, classes: int = 4) -> tuple[np.n
 
 @pytest.mark.parametrize("true", [0.2, 0.7, 1.0, 3.0, 20.0])
 def test_the_true_temperature_is_found(true: float) -> None:
-    """The optimum for z·T and labels drawn from softmax(z) is T, within the error of 20,000 draws."""
+    """For labels drawn from softmax(z), the optimum for z·T is T, within the error of 20,000 draws."""
     z, labels = evidence_and_labels(0, 20_000)
     assert fit_temperature(true * z, labels) == pytest.approx(true, rel=0.03)
 
@@ -41,7 +41,7 @@ def test_the_temperature_is_one_if_there_is_no_optimum() -> None:
 
 
 def test_a_constant_in_all_classes_changes_nothing() -> None:
-    """Even if it is a billion times the differences, or if the evidence is float32."""
+    """This holds for a constant a billion times larger than the differences, and for float32."""
     z, labels = evidence_and_labels(2)
     best = fit_temperature(z, labels)
     assert fit_temperature(z + 1e10, labels) == pytest.approx(best, rel=1e-4)
@@ -50,7 +50,7 @@ def test_a_constant_in_all_classes_changes_nothing() -> None:
     assert fit_temperature(heated / 20, labels) == pytest.approx(50 * best, rel=1e-5)
 
 
-def test_the_temperature_has_limits() -> None:
+def test_the_temperature_is_limited_to_its_range() -> None:
     z, labels = evidence_and_labels(1, 2000)
     assert fit_temperature(1e-6 * z, labels) == pytest.approx(COLDEST)
     assert fit_temperature(1e6 * z, labels) == pytest.approx(HOTTEST)

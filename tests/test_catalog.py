@@ -32,7 +32,7 @@ def content(name: str) -> bytes:
 
 
 def deviation(labels: np.ndarray, split: str) -> float:
-    """Return the largest difference between the count of a digit and its expected share of MNIST."""
+    """Return the largest deviation of the count of a digit from its share of MNIST."""
     whole = np.array(MNIST_COUNTS[split])
     return float(np.abs(np.bincount(labels) - whole / whole.sum() * len(labels)).max())
 
@@ -53,7 +53,7 @@ def test_entry_is_complete(entry: Entry) -> None:
 def test_mirror_is_a_folder_over_https(url: str) -> None:
     parts = urlsplit(url)
     assert (parts.scheme, parts.path[-1], parts.query) == ("https", "/", "")
-    assert parts.hostname != "yann.lecun.com"  # it does not serve the files any more
+    assert parts.hostname != "yann.lecun.com"  # it no longer serves the files
 
 
 @pytest.mark.parametrize("entry", [MNIST, FASHION_MNIST], ids=["mnist", "fashion-mnist"])
@@ -95,7 +95,7 @@ def test_sample_is_stratified(sample: Dataset, sample_test: Dataset, split: str,
 @pytest.mark.full
 @pytest.mark.parametrize(("split", "count"), [("train", 60_000), ("test", 10_000)])
 def test_mnist_has_the_digests_of_the_catalog(full_mnist: Path, split: str, count: int) -> None:
-    """The counts are published."""
+    """The numbers of images per digit are published."""
     data = load_dataset("mnist", split, Source(full_mnist, offline=True))
     assert data.images.shape == (count, 28, 28)
     assert content_digest(data.images, data.labels) == MNIST.split_digest(split)

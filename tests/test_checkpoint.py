@@ -1,4 +1,4 @@
-"""Checkpoints are loaded bit for bit, can be read with numpy alone, and are checked before they are used."""
+"""Checkpoints are restored exactly, can be read with numpy, and are validated."""
 
 import gzip
 import io
@@ -42,7 +42,10 @@ Members = dict[str, NDArray[Any]]
 
 
 def small_fourier() -> Checkpoint:
-    """Return `small_checkpoint` with 12 Fourier features of its 12 deskewed pixels, calibrated."""
+    """Return `small_checkpoint` with 12 Fourier features.
+
+    The features are those of its 12 deskewed pixels; the model is calibrated.
+    """
     generator = np.random.default_rng(8)
     projection, phase = (generator.normal(size=shape).astype(np.float32) for shape in ((12, 12), 12))
     features = FeatureMap((4, 3), (Deskew((4, 3)), Fourier((12,), projection, phase)))
@@ -71,7 +74,7 @@ def write(path: Path, arrays: Members) -> None:
 
 
 def with_text(arrays: Members, text: bytes) -> Members:
-    """Return the arrays with another content of ``meta``."""
+    """Return the arrays with ``meta`` replaced by a text."""
     return arrays | {"meta": np.frombuffer(text, np.uint8)}
 
 
@@ -91,7 +94,7 @@ def without(arrays: Members, name: str) -> Members:
 
 
 def refusal(path: Path) -> str:
-    """Return the message with which a file is refused."""
+    """Return the message of the error that a file raises."""
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint(path)
     return str(caught.value)
@@ -113,7 +116,7 @@ def saved_fourier(tmp_path: Path) -> Path:
     return path
 
 
-# What is stored
+# Stored content
 
 
 @given(
@@ -137,7 +140,7 @@ def test_checkpoint_is_loaded_as_it_was_saved(
     assert loaded.run == checkpoint.run
 
 
-def test_name_of_a_data_set_may_be_undecodable(tmp_path: Path) -> None:
+def test_name_of_a_data_set_may_contain_undecodable_bytes(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9")
     save_checkpoint(tmp_path / "model.npz", replace(small_checkpoint(), dataset=name))
     assert load_checkpoint(tmp_path / "model.npz").dataset == name
@@ -239,7 +242,7 @@ def test_two_equal_runs_differ_only_in_run(
     assert meta(model_file)["run"] != meta(tmp_path / "again.npz")["run"]
 
 
-# Formats, which are loaded for ever. No file in tests/data is ever written again.
+# Formats. The files in tests/data are never changed, and all later versions must load them.
 
 
 @pytest.mark.parametrize("name", ["format1.npz", "format2.npz"])
@@ -274,7 +277,7 @@ def test_committed_checkpoint_is_loaded(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["format1-fourier.npz", "format2-fourier.npz"])
 def test_committed_checkpoint_with_fourier_features_predicts_the_same(name: str) -> None:
-    """The file holds the projection, so that it does not depend on numpy's random numbers."""
+    """The file holds the projection, so that it does not depend on the random numbers of numpy."""
     loaded = load_checkpoint(DATA / name)
     (stage,) = loaded.state.features.vector_stages
     projection = (np.arange(60, dtype=np.float32).reshape(12, 5) - 30) / 32
@@ -322,7 +325,7 @@ def test_format_that_is_not_a_positive_number_is_refused(saved: Path, number: ob
         ("run", {"seconds": 1, "versions": []}),
     ],
 )
-def test_c20_values_that_no_command_could_print_are_refused(saved: Path, key: str, value: object) -> None:
+def test_values_that_cannot_be_printed_are_refused(saved: Path, key: str, value: object) -> None:
     write(saved, with_meta(members(saved), **{key: value}))
     refusal(saved)
 
@@ -341,7 +344,7 @@ def test_config_of_a_newer_version_is_refused(saved: Path, option: dict[str, obj
     assert refusal(saved).startswith(f"{saved} is not a valid checkpoint: its {reason}")
 
 
-# What is refused
+# Refused files
 
 
 def test_refused_checkpoint_is_one_error_line(saved: Path, invoke: Callable[..., Any]) -> None:
@@ -378,7 +381,7 @@ def test_nothing_is_unpickled(saved: Path, work: Path, kind: str) -> None:
     if kind in ("weights", "meta"):
         with found:
             found[kind]
-    assert (work / "ran").exists()  # the payload works
+    assert (work / "ran").exists()  # the payload is effective
 
 
 CHILD = """
@@ -388,7 +391,7 @@ from softmax_cli.checkpoint import load_checkpoint
 from softmax_cli.errors import CheckpointError
 
 resource.setrlimit(resource.RLIMIT_CPU, (10, 10))
-if sys.platform == "linux":  # elsewhere the limit does not bind
+if sys.platform == "linux":  # other systems do not enforce the limit
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + 100_000_000,) * 2)
 try:
@@ -399,7 +402,7 @@ except CheckpointError as error:
 
 
 def npy(descr: str, shape: str, header: int = 118) -> bytes:
-    """Return the start of an .npy file that declares a dtype, a shape and a size of its header."""
+    """Return the start of an .npy file with this dtype, shape and size of header."""
     text = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}".encode().ljust(117) + b"\n"
     version, size = (b"\1\0", "<H") if header < 1 << 16 else (b"\2\0", "<I")
     return b"\x93NUMPY" + version + struct.pack(size, header) + text
@@ -423,7 +426,7 @@ def declare_size(path: Path, size: int) -> None:
 
 
 def declare_long_directory(path: Path) -> None:
-    """Write a sparse file of 1 GiB that is a list of members, according to its end record."""
+    """Write a sparse file of 1 GiB whose end record declares it a list of members."""
     size = 1 << 30
     record = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 7, 7, size - 22, 0, 0)
     with open(path, "wb") as file:
@@ -476,7 +479,7 @@ def test_bomb_is_refused_within_ten_seconds_and_100_megabytes(saved: Path, bomb:
     assert reason in done.stdout
 
 
-def test_every_cut_is_refused(saved: Path) -> None:
+def test_file_cut_at_any_length_is_refused(saved: Path) -> None:
     content = saved.read_bytes()
     for size in np.linspace(0, len(content) - 1, 50).astype(int):
         saved.write_bytes(content[:size])
@@ -491,7 +494,7 @@ def test_file_that_is_not_an_archive_is_refused(tmp_path: Path, content: bytes) 
 
 
 def test_folder_is_refused_as_a_checkpoint(tmp_path: Path) -> None:
-    """It is opened as `open_regular` does, whose refusals are tested with the files."""
+    """The file is opened by `open_regular`, whose errors are tested in test_files.py."""
     assert refusal(tmp_path) == f"{tmp_path} is a folder, not a file"
 
 
@@ -609,7 +612,7 @@ def test_duplicate_member_is_named(saved: Path) -> None:
     with zipfile.ZipFile(saved, "a") as archive, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         archive.writestr("bias.npy", archive.read("bias.npy"))
-    assert "member 'bias.npy' is not an array, or is there twice" in refusal(saved)
+    assert "member 'bias.npy' is not an array, or occurs twice" in refusal(saved)
 
 
 def test_compressed_members_are_refused(saved: Path) -> None:
@@ -690,7 +693,7 @@ def test_temperature_without_calibration_is_refused(saved_fourier: Path) -> None
     assert "its temperature is 1.25, but it was not calibrated" in refusal(saved_fourier)
 
 
-@pytest.mark.parametrize("key", sorted(describe(small_checkpoint()).keys() - {"scores"}))
+@pytest.mark.parametrize("key", sorted(describe(small_checkpoint()).keys() - {"scores", "l2_path"}))
 def test_missing_key_of_meta_is_named(saved: Path, key: str) -> None:
     content = meta(saved)
     del content[key]

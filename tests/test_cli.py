@@ -32,15 +32,15 @@ def command_named(name: str) -> click.Command:
     return found
 
 
-def test_version_and_list_of_commands(invoke: Invoke) -> None:
-    """The first sentence of each command's help is printed in full."""
+def test_version_and_list_of_commands_are_printed(invoke: Invoke) -> None:
+    """The list contains the first sentence of each command's help."""
     assert invoke("--version").stdout == f"softmax {__version__}\n"
     assert "..." not in invoke("--help").stdout.replace("[ARGS]...", "")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help(name: str, invoke: Invoke) -> None:
-    """A command's help is the sentence in the list, an example, and a line for each option."""
+    """The help is the sentence in the list, an example, and a line for each option."""
     found = command_named(name)
     assert found.help
     assert found.help.startswith(COMMANDS[name] + "\n")
@@ -75,7 +75,7 @@ def test_wrong_usage_exits_with_2_and_a_suggestion(line: list[str], hint: str, i
 @pytest.mark.parametrize(
     "line", [("eval",), ("predict", PICTURE), ("report",), ("info",), ("train", "--resume")], ids=str
 )
-def test_a_missing_checkpoint_is_an_error_with_the_command_that_makes_one(
+def test_a_missing_checkpoint_is_an_error_with_the_command_that_writes_one(
     line: tuple[object, ...], invoke: Invoke, work: Path
 ) -> None:
     assert_fails(invoke(*line), "no checkpoint at model.npz; train one with: softmax train")
@@ -91,9 +91,7 @@ def test_the_environment_names_the_checkpoint(
     assert invoke("info").stdout.startswith(f"{model_file}: softmax checkpoint, format ")
 
 
-def test_a_number_of_cores_without_meaning_exits_with_2(
-    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_invalid_number_of_cores_exits_with_2(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOFTMAX_THREADS", "many")
     assert_fails(invoke("info"), "SOFTMAX_THREADS must be a whole number above 0, not 'many'", code=2)
 
@@ -135,7 +133,7 @@ def test_a_command_restores_signals_and_logging(invoke: Invoke, model_file: Path
 def test_a_result_that_cannot_be_printed_is_a_failure(
     redirection: str, code: int, errors: int, model_file: Path
 ) -> None:
-    """The reader of a pipe may leave, and nobody needs to read stderr."""
+    """A closed pipe or a closed stderr is not a failure."""
     line = f"{sys.executable} -m softmax_cli info -c '{model_file}' {redirection}"
     result = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
     assert (result.returncode, len(result.stderr.splitlines())) == (code, errors)
@@ -150,7 +148,7 @@ def test_output_can_be_ascii(command: Command, model_file: Path) -> None:
     assert result.stdout.isascii()
 
 
-def test_escape_spells_out_control_characters() -> None:
+def test_control_characters_are_escaped() -> None:
     assert escape("a\x1b[31m\n\tb\udcffé") == "a\\x1b[31m\\n\\tb\\udcffé"
 
 
@@ -164,8 +162,8 @@ def test_bars_are_proportional_to_their_shares() -> None:
     assert lines[2] == " c    0.00 %"
 
 
-def test_half_blocks_draw_two_rows_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In two tones, or in shades of grey on a terminal with colour."""
+def test_half_blocks_draw_two_rows_per_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are two tones, or shades of grey on a terminal with colour."""
     image = np.array([[255, 0, 255, 0], [255, 255, 0, 0], [0, 255, 255, 0]], np.uint8)
     assert half_blocks(image) == "█▄▀\n ▀▀"
     monkeypatch.setattr("softmax_cli.cli.terminal._has_colour", lambda: True)
@@ -206,7 +204,7 @@ def test_a_matrix_product_uses_one_thread_by_default() -> None:
 def test_a_name_cannot_add_a_line_to_stderr(
     line: tuple[str, ...], invoke: Invoke, model_file: Path, work: Path
 ) -> None:
-    """Newlines, carriage returns and escape sequences in names are spelled out."""
+    """Newlines, carriage returns and escape sequences in names are escaped."""
     (work / "model.npz").write_bytes(model_file.read_bytes())
     result = invoke(*(part.format("x\nerror: y\r\x1b[31m") for part in line))
     assert result.exit_code in (1, 2)

@@ -1,4 +1,4 @@
-"""The comparison of two models on the same images, against exact arithmetic."""
+"""Comparison of two models on the same images, against exact arithmetic."""
 
 import math
 from fractions import Fraction
@@ -27,14 +27,14 @@ def test_the_p_value_is_the_binomial_probability(first: int, second: int) -> Non
 
 
 def test_the_published_example_of_mcnemar() -> None:
-    """Agresti, Categorical Data Analysis (2013), table 11.1: 86 approve first only, 150 second only."""
+    """Agresti, Categorical Data Analysis (2013), table 11.1: only the first 86, only the second 150."""
     assert Comparison(86, 150, 1600).difference == pytest.approx(-0.04)
     low, high = Comparison(86, 150, 1600).interval
     assert (low, high) == pytest.approx((-0.0588, -0.0212), abs=3e-4)  # there: -0.059 to -0.021
 
 
 def test_the_interval_is_that_of_the_formula() -> None:
-    """For (7, 2) of 50, p₁ = 8/52 and p₂ = 3/52; the interval is cut off at −1 and 1."""
+    """For (7, 2) of 50, p₁ = 8/52 and p₂ = 3/52; the interval is clipped to [−1, 1]."""
     p1, p2, n = 8 / 52, 3 / 52, 52
     half = 1.959963984540054 * math.sqrt((p1 + p2 - (p1 - p2) ** 2) / n)
     assert Comparison(7, 2, 50).interval == pytest.approx((p1 - p2 - half, p1 - p2 + half), abs=1e-12)
@@ -48,7 +48,7 @@ def test_the_p_value_of_a_million_differences_is_computed() -> None:
 
 
 def test_the_interval_covers_the_true_difference() -> None:
-    """Over all outcomes for 40 images, with a probability of at least 94 %."""
+    """The probability of coverage, over all outcomes for 40 images, is at least 94 %."""
     n = 40
     for p1, p2 in ((0.1, 0.1), (0.3, 0.1), (0.05, 0.2), (0.4, 0.4)):
         covered = 0.0

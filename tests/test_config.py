@@ -1,4 +1,4 @@
-"""Limits, defaults and TOML form of `TrainConfig`, and what a resumed run may change."""
+"""Limits, defaults and TOML form of `TrainConfig`; changes of a resumed run."""
 
 import math
 from dataclasses import FrozenInstanceError, asdict, fields
@@ -42,12 +42,20 @@ from softmax_cli.errors import ConfigError
         ("patience", -1, "patience must be at least 0, not -1"),
         ("seed", -1, "seed must be at least 0, not -1"),
         ("seed", None, "seed must be a whole number, not None"),
-        ("schedule", "linear", "schedule must be cosine or constant, not 'linear'"),
+        ("schedule", "step", "schedule must be cosine or linear or constant, not 'step'"),
         ("schedule", 1, "schedule must be text, not 1"),
         ("dataset", ["mnist"], "dataset must be text, not ['mnist']"),
         ("solver", "adam", "solver must be sgd or newton, not 'adam'"),
-        ("features", "", "unknown feature stage ''; expected one of pixels, deskew, fourier"),
-        ("features", "edges", "unknown feature stage 'edges'; expected one of pixels, deskew, fourier"),
+        (
+            "features",
+            "",
+            "unknown feature stage ''; expected one of pixels, deskew, normalize, gradients, pca, fourier",
+        ),
+        (
+            "features",
+            "edges",
+            "unknown feature stage 'edges'; expected one of pixels, deskew, normalize, gradients, ",
+        ),
         ("features", "deskew,furier", "unknown feature stage 'furier'; did you mean 'fourier'?"),
         ("features", ["deskew,fourier"], "unknown feature stage 'deskew,fourier'"),
         ("features", "deskew,deskew", "features deskew,deskew names a stage twice"),
@@ -63,7 +71,7 @@ from softmax_cli.errors import ConfigError
     ],
 )
 def test_an_invalid_value_is_refused(key: str, value: Any, message: str) -> None:
-    """The message names the option as the command line spells it, what is valid, and the value."""
+    """The message contains the name of the option on the command line, the valid values and the value."""
     with pytest.raises(ConfigError) as caught:
         TrainConfig(**{key: value})
     assert str(caught.value).startswith(message)
@@ -97,15 +105,19 @@ def test_some_options_need_validation_images(given: dict[str, Any]) -> None:
         TrainConfig(validation_size=0, **given)
 
 
-def test_defaults() -> None:
-    """A change of a default changes every result, so that it must be made here, too."""
+def test_defaults_are_unchanged() -> None:
+    """A changed default changes every result; therefore the defaults are repeated here."""
     assert asdict(TrainConfig()) == {
         "dataset": "auto",
         "solver": "sgd",
         "features": "pixels",
+        "gradients_grid": None,
+        "gradients_sigma": None,
+        "pca_dimension": None,
         "fourier_dimension": None,
         "fourier_bandwidth": None,
         "fourier_smoothing": None,
+        "augment": False,
         "epochs": 10,
         "batch_size": 256,
         "learning_rate": 0.5,
@@ -117,7 +129,7 @@ def test_defaults() -> None:
         "calibrate": False,
         "seed": 0,
     }
-    fourier = {"fourier_dimension": 4000, "fourier_bandwidth": 3.5, "fourier_smoothing": 1.0, "l2": 1e-6}
+    fourier = {"fourier_dimension": 4000, "fourier_bandwidth": 0.5, "fourier_smoothing": 1.0, "l2": 1e-6}
     for text in ("deskew,fourier", "pixels,fourier"):
         expected = asdict(TrainConfig()) | fourier | {"features": text}
         assert asdict(TrainConfig(features=text)) == expected
@@ -136,7 +148,7 @@ def test_defaults() -> None:
     ],
 )
 def test_features_have_one_spelling(given: str, features: str, stages: tuple[str, ...]) -> None:
-    """A list, as in TOML, and text give equal configs; `fourier` alone includes deskewing."""
+    """A list, as in TOML, and a text give equal configs; `fourier` alone includes deskewing."""
     config = TrainConfig(features=given)
     assert (config.features, config.stages) == (features, stages)
     assert TrainConfig(features=given.split(",")) == TrainConfig(features=features) == config
@@ -180,7 +192,7 @@ def test_option_names_have_dashes() -> None:
     assert option_name("learning_rate") == "learning-rate"
 
 
-# TOML.
+# TOML
 
 
 @pytest.mark.parametrize(
@@ -208,7 +220,7 @@ def test_toml_holds_overrides_only(tmp_path: Path, text: str, overrides: dict[st
         (b"[train]\nepochs = 1\n", "unknown key 'train'"),
         (
             b"xyzzy = 1\n",
-            "unknown key 'xyzzy'; expected one of dataset, solver, features, fourier_dimension",
+            "unknown key 'xyzzy'; expected one of dataset, solver, features, gradients_grid",
         ),
         (b"epochs = \n", "is not valid TOML"),
         (b"epochs = 1\nepochs = 2\n", "is not valid TOML"),
@@ -217,7 +229,7 @@ def test_toml_holds_overrides_only(tmp_path: Path, text: str, overrides: dict[st
         (b"seed = " + b"9" * 5000, "is not valid TOML"),
     ],
 )
-def test_bad_toml_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_invalid_toml_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "run.toml"
     path.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
@@ -227,7 +239,7 @@ def test_bad_toml_is_refused(tmp_path: Path, content: bytes, message: str) -> No
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1", "0", "true", '"fast"', "[1]", "1979-05-27"])
-def test_a_bad_value_in_toml_is_refused(tmp_path: Path, value: str) -> None:
+def test_an_invalid_value_in_toml_is_refused(tmp_path: Path, value: str) -> None:
     path = tmp_path / "run.toml"
     path.write_text(f"learning_rate = {value}\n")
     with pytest.raises(ConfigError, match=r"^learning-rate must be "):
@@ -248,7 +260,7 @@ def test_a_packaged_config_is_found_by_its_name() -> None:
         find_config("exakt")
 
 
-# Resuming.
+# Resumed runs
 
 
 @pytest.mark.parametrize(
@@ -269,7 +281,7 @@ def test_a_packaged_config_is_found_by_its_name() -> None:
     ],
 )
 def test_a_resumed_run_refuses_another_value(given: dict[str, Any], before: str, now: str) -> None:
-    """The message names the option, the value of the run and the value that was given."""
+    """The message contains the option, the value of the run and the given value."""
     with pytest.raises(ConfigError, match=f"the run to resume has .*{before}, but {now} was given"):
         continued(TrainConfig(), given)
 

@@ -1,4 +1,4 @@
-"""Data sets from the cache, the package and folders: verified, identified by content, found again."""
+"""Data sets in the cache, the package and folders: verification and identity."""
 
 import gzip
 import hashlib
@@ -37,13 +37,13 @@ Use = Callable[..., Entry]
 
 @pytest.fixture
 def use(monkeypatch: pytest.MonkeyPatch) -> Use:
-    """Return a function that makes the code use `small_mnist` with these mirrors instead of MNIST."""
+    """Return a function that replaces MNIST by `small_mnist` with given mirrors."""
     return partial(replace_mnist, monkeypatch)
 
 
 @pytest.fixture
 def full_cache(cache: Path, use: Use) -> Path:
-    """Return a cache with all files of `small_mnist`; its only mirror cannot be reached."""
+    """Return a cache with all files of `small_mnist`, whose mirror is unreachable."""
     use(closed_port())
     (cache / "mnist").mkdir()
     for name, content in FILES.items():
@@ -53,7 +53,10 @@ def full_cache(cache: Path, use: Use) -> Path:
 
 @pytest.fixture
 def sockets(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Return a list of the attempts to open a socket or to look up a name; each one fails."""
+    """Return the list of attempts to open a socket or look up a name.
+
+    Each attempt fails.
+    """
     opened: list[object] = []
 
     def refuse(*args: object, **options: object) -> None:
@@ -74,7 +77,7 @@ def same(data: Dataset, other: Dataset) -> bool:
 
 
 def state(folder: Path) -> dict[Path, tuple[bytes, int]]:
-    """Return the content and the time of the last change of each path in a folder."""
+    """Return the content and the modification time of each path in a folder."""
     return {
         path: (path.read_bytes() if path.is_file() else b"", path.stat().st_mtime_ns)
         for path in [folder, *folder.rglob("*")]
@@ -96,10 +99,10 @@ def state(folder: Path) -> dict[Path, tuple[bytes, int]]:
         ({"SOFTMAX_CACHE_DIR": ""}, "/home/me/.cache/softmax"),
     ],
 )
-def test_cache_is_where_the_environment_says(
+def test_environment_determines_the_folder_of_the_cache(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str
 ) -> None:
-    """A relative XDG_CACHE_HOME is ignored, as the XDG Base Directory Specification asks."""
+    """A relative XDG_CACHE_HOME is ignored, as the XDG Base Directory Specification requires."""
     for name in ("SOFTMAX_CACHE_DIR", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     for name, value in {"HOME": "/home/me", **variables}.items():
@@ -154,7 +157,7 @@ def test_offline_names_only_the_files_that_are_missing(full_cache: Path) -> None
 
 @pytest.fixture
 def _read_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make every attempt of the package to write a file fail."""
+    """Make all attempts of the package to write a file fail."""
 
     def refuse(path: Path, mode: str) -> object:
         if "w" in mode:
@@ -277,7 +280,7 @@ def test_all_four_files_are_downloaded_for_one_split(
 
 
 @pytest.mark.parametrize("folder", ["sp ace", "dänisch/数字", "-dash", "%20", "a'b\"c"])
-def test_odd_folder_names_work(
+def test_unusual_folder_names_work(
     invoke: Invoke, work: Path, monkeypatch: pytest.MonkeyPatch, use: Use, folder: str
 ) -> None:
     monkeypatch.setenv("SOFTMAX_CACHE_DIR", folder)
@@ -314,10 +317,10 @@ def test_auto_trains_on_the_sample_with_one_warning(
     assert Path("model.npz").exists()
 
 
-def test_auto_uses_the_sample_if_no_mirror_answers(
+def test_auto_uses_the_sample_if_no_mirror_responds(
     cache: Path, use: Use, sample: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each mirror is asked once."""
+    """Each mirror gets one request."""
     monkeypatch.setattr(loading, "IMPATIENT", 0.4)
     with Server([FOREVER]) as first, Server([FOREVER]) as second:
         use(first.url, second.url)
@@ -369,7 +372,7 @@ def test_unknown_name_is_wrong_usage_that_lists_the_names(invoke: Invoke, work: 
     )
 
 
-def test_label_out_of_range_is_named_with_its_place(
+def test_label_out_of_range_is_named_with_its_index(
     full_cache: Path, sample: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = replace(CATALOG["mnist"], class_names=tuple("012345678"))
@@ -383,7 +386,10 @@ def test_label_out_of_range_is_named_with_its_place(
 
 
 def write_labels(path: Path, labels: Sequence[int]) -> None:
-    """Write labels as an IDX file of uint8, int16 or int32, the first type that holds them."""
+    """Write labels as an IDX file of the first type that holds them.
+
+    The types are uint8, int16 and int32.
+    """
     low, high = min(labels), max(labels)
     code, dtype = (8, "u1") if low >= 0 and high < 256 else (11, ">i2") if high < 1 << 15 else (12, ">i4")
     path.write_bytes(struct.pack(">4BI", 0, 0, code, 1, len(labels)) + np.array(labels, dtype).tobytes())
@@ -392,7 +398,10 @@ def write_labels(path: Path, labels: Sequence[int]) -> None:
 def make_folder(
     folder: Path, suffix: str = "", labels: Sequence[int] = (0, 2, 1), test: Sequence[int] = (1, 0)
 ) -> Path:
-    """Write a data set of 2 x 3 pixels to a new folder, in files with this suffix, and return the folder."""
+    """Write a data set of 2 x 3 pixels to a new folder, and return the folder.
+
+    `suffix` is the suffix of the files.
+    """
     folder.mkdir()
     for split, values in (("train", labels), ("test", test)):
         images, name = SPLITS[split]
@@ -419,22 +428,22 @@ def test_folder_with_the_four_files_is_a_data_set(work: Path, sockets: list[obje
     assert sockets == []
 
 
-def test_folder_is_called_by_its_base_name(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_is_named_by_its_base_name(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(make_folder(work / "own"))
     assert load_folder(Path()).name == "own"
 
 
 @pytest.mark.parametrize(
-    ("labels", "test", "count"),
-    [((0, 2, 1), (1, 0), 3), ((0, 1, 1), (4, 0), 5), ((0, 999, 1), (1, 300), 1000)],
+    ("labels", "test", "classes"),
+    [((0, 2, 1), (1, 0), "0 1 2"), ((0, 1, 1), (4, 0), "0 1 4"), ((0, 999, 1), (1, 300), "0 1 300 999")],
 )
-def test_classes_are_the_numbers_up_to_the_largest_label_of_both_splits(
-    work: Path, labels: Sequence[int], test: Sequence[int], count: int
+def test_classes_are_the_distinct_labels_of_both_splits(
+    work: Path, labels: Sequence[int], test: Sequence[int], classes: str
 ) -> None:
-    folder = make_folder(work / "own", labels=labels, test=test)
+    folder, names = make_folder(work / "own", labels=labels, test=test), classes.split()
     for split in SPLITS:
-        assert load_folder(folder, split).class_names == tuple(map(str, range(count)))
-    assert load_folder(folder).labels.tolist() == list(labels)
+        assert load_folder(folder, split).class_names == tuple(names)
+    assert [names[label] for label in load_folder(folder).labels] == [str(label) for label in labels]
 
 
 @pytest.mark.parametrize("name", FILE_NAMES)
@@ -452,7 +461,6 @@ def test_missing_file_of_a_folder_is_named(work: Path, name: str) -> None:
         ((0, 1, 2, 1), "own, train has 3 images but 4 labels"),
         ((0, 0, 0), "own has images of one class only; a classifier needs at least two"),
         ((0, -2, 1), f"{LABELS}: label 1 is -2, expected a number from 0 on"),
-        ((0, 1000, 1), "own.*: the largest label is 1,000; the limit is 1,000 classes"),
     ],
 )
 def test_invalid_labels_are_refused(work: Path, labels: Sequence[int], reason: str) -> None:
@@ -462,18 +470,20 @@ def test_invalid_labels_are_refused(work: Path, labels: Sequence[int], reason: s
         load_folder(folder)
 
 
-def test_huge_label_is_refused_within_a_gigabyte(work: Path) -> None:
+def test_huge_label_takes_less_than_a_gigabyte(work: Path) -> None:
     write_labels(make_folder(work / "own") / LABELS, (0, 1, 2**31 - 1))
     code = "from softmax_cli.data.loading import load_dataset\nload_dataset('own')"
     result = run_child(code, folder=work, RLIMIT_AS=1 << 30)
-    assert "the largest label is 2,147,483,647; the limit is 1,000 classes" in result.stderr.splitlines()[-1]
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("name", ["empty", "file"])
 def test_path_without_a_data_set_is_refused(work: Path, name: str) -> None:
     Path("empty").mkdir()
     Path("file").write_bytes(b"something else")
-    with pytest.raises(DataError, match=f"^{name} is not a data set; expected a folder with four IDX files$"):
+    with pytest.raises(
+        DataError, match=f"^{name} is not a data set; expected one of: a folder with four IDX files;"
+    ):
         load_folder(Path(name))
 
 
@@ -498,7 +508,7 @@ def test_damaged_file_in_a_folder_is_refused(invoke: Invoke, work: Path) -> None
     ],
 )
 def test_digest_is_that_of_the_idx_files(labels: Sequence[int], code: str, dtype: type) -> None:
-    """Reference: SHA-256 of the two digests in hexadecimal; labels above 255 have four bytes each."""
+    """Reference: SHA-256 of the two digests in hexadecimal. Labels above 255 have four bytes each."""
     images = np.arange(18, dtype=np.uint8).reshape(3, 2, 3)
     image_file = bytes.fromhex("00000803 00000003 00000002 00000003") + bytes(range(18))
     label_file = bytes.fromhex("00000801 00000003") + struct.pack(f">3{code}", *labels)
@@ -572,7 +582,9 @@ def test_known_data_set_with_other_test_images_has_no_reference(sample_copy: Pat
 
 def test_known_data_set_with_unknown_test_labels_is_refused(sample_copy: Path) -> None:
     write_labels(sample_copy / SPLITS["test"][1], [*range(9), 10] * 100)
-    with pytest.raises(DataError, match=r"label 9 of .* is 10, expected at most 9"):
+    with pytest.raises(
+        DataError, match="training images of MNIST sample, but 11 classes, expected at most 10"
+    ):
         load_folder(sample_copy, "test")
 
 
@@ -610,7 +622,7 @@ FORGET: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     "replaced": (lambda folder, note: (shutil.rmtree(folder), folder.touch()), "{} is not a data set"),
     "never stored": (lambda folder, note: note.unlink(), "its path is not known here"),
     "empty note": (lambda folder, note: note.write_bytes(b""), "give"),
-    "note of zeros": (lambda folder, note: note.write_bytes(bytes(100)), "does not hold it any more"),
+    "note of zeros": (lambda folder, note: note.write_bytes(bytes(100)), "its path is not known here"),
     "note of noise": (
         lambda folder, note: note.write_bytes(b"\xff/\n" * 10_000),
         "does not hold it any more",

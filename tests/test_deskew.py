@@ -1,4 +1,4 @@
-"""Deskewing, against its formula, one pixel at a time."""
+"""Deskewing agrees with its formula, evaluated one pixel at a time."""
 
 import math
 
@@ -17,7 +17,7 @@ Gray = NDArray[np.uint8]
 
 
 def slow_deskew(image: Gray) -> list[list[float]]:
-    """Return what the module's docstring defines, one pixel at a time, before rounding."""
+    """Return the formula of the module, one pixel at a time, before rounding."""
     rows, columns = image.shape
     ink = [[float(value) for value in line] for line in image]
     places = [(r, c) for r in range(rows) for c in range(columns)]
@@ -50,7 +50,10 @@ def slow_deskew(image: Gray) -> list[list[float]]:
 
 
 def symmetric(seed: int) -> Gray:
-    """Return a random image of 28 x 28 pixels, symmetric about its middle row and its middle column."""
+    """Return a random image of 28 x 28 pixels with two axes of symmetry.
+
+    The axes are the middle row and the middle column.
+    """
     quarter = np.random.default_rng(seed).integers(0, 256, (13, 13), np.uint8)
     image = np.zeros((28, 28), np.uint8)
     image[15:, 15:], image[13:0:-1, 15:] = quarter, quarter
@@ -90,7 +93,7 @@ def test_a_deskewed_digit_is_upright_and_centred(sample: Dataset) -> None:
 def test_a_deskewed_image_does_not_depend_on_the_other_images(
     sample: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not one bit depends on the rest of the batch, nor on the size of the blocks that cores share."""
+    """The result is identical for other batches, and for other sizes of the blocks."""
     images = np.random.default_rng(0).integers(0, 256, (120, 28, 28), np.uint8)
     images[:50] = sample.images[:50]
     whole = deskew(images)

@@ -1,4 +1,4 @@
-"""The downloader: every file verified, from the first mirror that has it, whatever mirrors do."""
+"""Downloads: each file is verified and comes from the first mirror that has it."""
 
 import gzip
 import json
@@ -51,7 +51,7 @@ Invoke = Callable[..., Result]
 
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Return the pauses in seconds that the downloader asks for; none is made."""
+    """Return the list of pauses in seconds; no pause is made."""
     asked: list[float] = []
     monkeypatch.setattr(download, "time", SimpleNamespace(sleep=asked.append, monotonic=time.monotonic))
     return asked
@@ -59,7 +59,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.fixture
 def use(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Entry]:
-    """Return a function that makes the code use `small_mnist` with these mirrors instead of MNIST."""
+    """Return a function that replaces MNIST by `small_mnist` with given mirrors."""
     return partial(replace_mnist, monkeypatch)
 
 
@@ -69,7 +69,7 @@ def fetch_one(folder: Path, *urls: str, wait: float = 10.0) -> None:
 
 
 def files_in(cache: Path) -> dict[str, bytes]:
-    """Return the content of every file of MNIST in the cache, with temporary files."""
+    """Return the content of all files of MNIST in the cache, also temporary ones."""
     return {path.name: path.read_bytes() for path in (cache / "mnist").iterdir()}
 
 
@@ -98,7 +98,7 @@ def chunked(body: bytes) -> list[bytes]:
     ],
     ids=["plain", "no length", "bytewise", "chunked", "labelled as encoded", "odd type", "other compression"],
 )
-def test_correct_file_is_accepted_however_it_is_sent(tmp_path: Path, answer: Answer) -> None:
+def test_correct_file_is_accepted_in_every_encoding_of_the_response(tmp_path: Path, answer: Answer) -> None:
     with Server(answer) as server:
         fetch_one(tmp_path, server.url)
     assert server.requests == [f"{NAME}.gz"]
@@ -142,7 +142,7 @@ def test_progress_is_reported_up_to_the_size_of_the_file(tmp_path: Path) -> None
         *("not chunks", "empty", "one bit flipped", "right size, other content", "longer", "one byte long"),
     ],
 )
-def test_wrong_file_never_appears_and_is_retried_before_the_next_mirror(
+def test_wrong_file_is_never_stored_and_is_retried_before_the_next_mirror(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, answer: Answer, reason: str
 ) -> None:
     seen: list[bool] = []
@@ -184,7 +184,7 @@ def test_mirror_that_sends_a_web_page_is_skipped_with_a_warning(
     assert files_in(cache) == FILES
 
 
-# Answers without a file
+# Responses without a file
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_busy_mirror_is_retried_after_a_bounded_pause(
 @pytest.mark.parametrize(
     "status", ["404 Not Found", "403 Forbidden", "204 No Content", "206 Partial Content"]
 )
-def test_mirror_that_refuses_is_not_retried(
+def test_mirror_that_refuses_the_request_is_not_retried(
     tmp_path: Path, pauses: list[float], caplog: pytest.LogCaptureFixture, status: str
 ) -> None:
     with Server(reply(status=status, Retry_After="2")) as bad, Server(mirror) as good:
@@ -246,7 +246,7 @@ def test_every_failed_mirror_is_listed_with_its_reason(
 # Slow and unreachable mirrors, redirects, certificates, proxies
 
 
-def test_mirror_that_never_answers_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_mirror_that_never_responds_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with Server([FOREVER]) as bad, Server(mirror) as good:
         fetch_one(tmp_path, bad.url, good.url, wait=0.5)
     assert f"{bad.url} was skipped: no answer within 0.5 s" in caplog.text
@@ -255,8 +255,8 @@ def test_mirror_that_never_answers_is_skipped(tmp_path: Path, caplog: pytest.Log
     assert files_in(tmp_path) == {NAME: CONTENT}
 
 
-def test_answer_whose_head_is_too_slow_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Each byte arrives in time, but the whole head does not."""
+def test_response_whose_head_is_too_slow_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each byte arrives in time, but the complete head does not."""
     slow = [step for byte in head() for step in (bytes([byte]), 0.05)]
     with Server(slow) as bad, Server(mirror) as good:
         fetch_one(tmp_path, bad.url, good.url, wait=0.5)
@@ -265,7 +265,7 @@ def test_answer_whose_head_is_too_slow_is_skipped(tmp_path: Path, caplog: pytest
     assert files_in(tmp_path) == {NAME: CONTENT}
 
 
-def test_answer_whose_body_stops_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_response_whose_body_stops_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with Server(hang_halfway) as bad, Server(mirror) as good:
         fetch_one(tmp_path, bad.url, good.url, wait=0.5)
     assert f"{bad.url} was skipped: the connection broke off" in caplog.text
@@ -274,7 +274,7 @@ def test_answer_whose_body_stops_is_skipped(tmp_path: Path, caplog: pytest.LogCa
     assert files_in(tmp_path) == {NAME: CONTENT}
 
 
-def test_answer_whose_body_is_too_slow_is_skipped_at_the_deadline(
+def test_response_whose_body_is_too_slow_is_skipped_at_the_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(download, "DEADLINE", 1.0)
@@ -287,13 +287,13 @@ def test_answer_whose_body_is_too_slow_is_skipped_at_the_deadline(
 
 
 @pytest.mark.parametrize("answer", [[], [FOREVER], [b"nonsense\r\n\r\n"], PAGE])
-def test_useless_mirror_is_not_asked_for_the_next_file(tmp_path: Path, answer: Answer) -> None:
+def test_unreachable_or_wrong_mirror_is_not_used_for_the_next_file(tmp_path: Path, answer: Answer) -> None:
     with Server(answer) as bad, Server(mirror) as good:
         fetch(small_mnist(bad.url, good.url), list(FILE_NAMES), Source(tmp_path, wait=0.5))
     assert (len(bad.requests), len(good.requests)) == (1, 4)
 
 
-def test_mirror_that_lacks_one_file_is_asked_for_the_next(tmp_path: Path) -> None:
+def test_mirror_that_lacks_one_file_is_used_for_the_next(tmp_path: Path) -> None:
     with Server(reply(status="404 Not Found"), mirror) as first, Server(mirror) as second:
         fetch(small_mnist(first.url, second.url), list(FILE_NAMES), Source(tmp_path))
     assert first.requests == [f"{name}.gz" for name in FILE_NAMES]
@@ -388,7 +388,7 @@ def test_password_of_a_proxy_or_a_mirror_is_never_shown(
     "first", [head(Content_Encoding="gzip"), head(length=1 << 40)], ids=["encoded", "huge"]
 )
 def test_endless_file_is_refused_within_a_gigabyte(tmp_path: Path, first: bytes) -> None:
-    """Four gigabytes of zeros arrive in four megabytes."""
+    """The response of four megabytes inflates to four gigabytes of zeros."""
 
     def serve(name: str) -> Iterator[bytes]:
         yield first
@@ -412,7 +412,7 @@ fetch(small_mnist(*sys.argv[1:]), ["{NAME}"], Source(Path("cache")))
 
 
 def test_full_disk_is_an_error_that_names_the_size_and_the_option_for_another_place(tmp_path: Path) -> None:
-    """A limit on the size of a file stands for a full disk."""
+    """The limit on the size of a file simulates a full disk."""
     code = "from softmax_cli.cli.main import main\nmain()"
     with Server(lambda name: [head(), *bomb(megabytes=40)]) as server:
         line = ("download", "mnist", "--mirror", server.url, "--data-dir", "cache")
@@ -502,7 +502,7 @@ def test_damaged_file_in_the_cache_is_replaced(
     assert (cache / "mnist" / NAME).read_bytes() == CONTENT
 
 
-def test_given_mirror_is_asked_first(invoke: Invoke, use: Callable[..., Entry]) -> None:
+def test_given_mirror_is_used_first(invoke: Invoke, use: Callable[..., Entry]) -> None:
     with Server(mirror) as own, Server(mirror) as other, Server(reply(status="404 Not Found")) as empty:
         use(other.url)
         result = invoke("download", "--mirror", empty.url, "--mirror", own.url)

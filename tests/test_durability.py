@@ -1,4 +1,4 @@
-"""No data are lost if a process is killed, an operation fails, or two processes write one file."""
+"""No data are lost by killed processes, failing operations or parallel runs."""
 
 import io
 import itertools
@@ -41,7 +41,7 @@ def reported() -> int:
 def test_training_that_is_killed_and_resumed_gives_the_same_bytes(
     invoke: Callable[..., Result], work: Path
 ) -> None:
-    """After each kill the checkpoint loads and holds at least the epochs that the log reports."""
+    """After each kill, the checkpoint is valid and holds at least the epochs in the log."""
     generator = np.random.default_rng(int(time.time()) if SOAK else 0)
     for number in itertools.count():
         if number >= ROUNDS and Path("model.npz").exists():
@@ -93,7 +93,7 @@ class Refusing:
 
 
 def test_save_that_fails_at_any_operation_keeps_the_old_checkpoint(tmp_path: Path) -> None:
-    """Each operation of a save fails in turn; the last ones no longer matter."""
+    """Each operation of a save fails in turn. The last operations do not affect the result."""
     path = tmp_path / "model.npz"
     old, new = small_checkpoint(0), small_checkpoint(1)
     outcomes = []
@@ -118,7 +118,7 @@ def test_save_that_fails_at_any_operation_keeps_the_old_checkpoint(tmp_path: Pat
     assert len(outcomes) >= 6
 
 
-def test_output_of_two_simultaneous_runs_is_always_a_whole_checkpoint(work: Path) -> None:
+def test_output_of_two_simultaneous_runs_is_always_a_valid_checkpoint(work: Path) -> None:
     writers = [start(*RUN[:-2], "--seed", str(seed)) for seed in (1, 2)]
     seen = set()
     while any(writer.poll() is None for writer in writers):
@@ -140,7 +140,7 @@ def slowly(name: str) -> Iterator[bytes | float]:
 
 
 def test_download_that_is_killed_leaves_only_correct_files_and_is_repeated(tmp_path: Path) -> None:
-    """Every file is absent or correct at every moment; only temporaries of ended processes are removed."""
+    """Every file is absent or correct at all times; only temporaries of ended processes are removed."""
     generator = np.random.default_rng(int(time.time()) if SOAK else 0)
     root = Path(__file__).parents[1]
     folder = tmp_path / "cache" / "mnist"

@@ -1,4 +1,4 @@
-"""`softmax eval` and `softmax info`: what they print about a model on real files."""
+"""`softmax eval` and `softmax info`: their output for real files."""
 
 import json
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def test_json_agrees_with_four_lines_of_numpy(invoke: Invoke, model_file: Path, 
     ]
 
 
-def test_json_has_the_promised_keys(invoke: Invoke, model_file: Path) -> None:
+def test_json_has_the_documented_keys(invoke: Invoke, model_file: Path) -> None:
     found = json.loads(invoke("eval", "--checkpoint", model_file, "--json").stdout)
     keys = (
         "dataset split images features accuracy accuracy_interval loss brier ece temperature "
@@ -67,10 +67,10 @@ def test_text_shows_the_scores_and_the_confusions(invoke: Invoke, model_file: Pa
         ("fourier", 50, "50 random Fourier features of deskewed pixels", None),
     ],
 )
-def test_the_accuracy_is_compared_with_the_usual_one_of_the_features(
+def test_the_accuracy_is_compared_with_the_usual_range_of_the_features(
     features: str, dimension: int | None, title: str, usual: str | None, invoke: Invoke, work: Path
 ) -> None:
-    """Nothing is usual for few Fourier features."""
+    """No range is known for a small number of Fourier features."""
     more = ("--fourier-dimension", dimension) if dimension else ()
     invoke("train", "--dataset", "sample", "--features", features, *more, "--epochs", 4)
     found = json.loads(invoke("eval", "--json").stdout)
@@ -82,22 +82,20 @@ def test_the_accuracy_is_compared_with_the_usual_one_of_the_features(
     assert f"features   {title}" in invoke("info").stdout
 
 
-def test_the_splits_of_training_are_drawn_again(
-    invoke: Invoke, model_file: Path, trained: Checkpoint
-) -> None:
+def test_the_splits_of_training_are_reproduced(invoke: Invoke, model_file: Path, trained: Checkpoint) -> None:
     best = trained.state.history[trained.state.best_epoch - 1]
     held = json.loads(invoke("eval", "-c", model_file, "--split", "validation", "--json").stdout)
     seen = json.loads(invoke("eval", "-c", model_file, "--split", "train", "--json").stdout)
     assert (held["images"], seen["images"]) == (500, 4500)
     assert held["accuracy"] == best.validation_accuracy
     assert held["loss"] == pytest.approx(best.validation_loss, rel=1e-12)
-    assert held["reference"] is None  # it is known for the test images only
+    assert held["reference"] is None  # only known for the test images
 
 
 def test_other_data_are_evaluated_with_a_warning(
     invoke: Invoke, trained: Checkpoint, model_file: Path, sample_test: Dataset, tmp_path: Path
 ) -> None:
-    """They have no usual accuracy, and no validation images."""
+    """There is no usual accuracy for them, and there are no validation images."""
     folder = folder_of(tmp_path / "other", sample_test)
     result = invoke("eval", "-c", model_file, "--dataset", folder, "--json")
     assert json.loads(result.stdout)["dataset"] == "other"
@@ -134,7 +132,7 @@ def test_an_untrained_model_has_a_warning(
     ("change", "part"),
     [
         ({"images": np.zeros((4, 20, 28), np.uint8)}, "20 x 28 pixels, expected 28 x 28"),
-        ({"labels": np.array([0, 1, 2, 11], np.uint8)}, "12 classes, expected at most the 10"),
+        ({"labels": np.array([0, 1, 2, 11], np.uint8)}, "odd has the class '11'"),
     ],
 )
 def test_data_that_do_not_suit_the_model_are_refused(
@@ -170,7 +168,7 @@ def test_class_names_cannot_control_the_terminal(invoke: Invoke, trained: Checkp
 @pytest.mark.parametrize(
     "run", [{"seconds": "x"}, {"seconds": None}, {"versions": [1]}, {"versions": {"numpy": 2}}], ids=str
 )
-def test_a_run_without_meaning_is_not_a_checkpoint(
+def test_invalid_information_about_the_run_is_refused(
     run: dict[str, object], trained: Checkpoint, invoke: Invoke, work: Path
 ) -> None:
     save_checkpoint("m.npz", replace(trained, run=run))
@@ -192,7 +190,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def test_calibration_is_shown_before_and_after(invoke: Invoke, pair: tuple[Path, Path]) -> None:
-    """Before it, the scores are those of the model without it; after it, the validation loss is lower."""
+    """The scores before calibration are those of the uncalibrated model; the loss is lower after it."""
     plain, calibrated = (
         json.loads(invoke("eval", "-c", path, "--split", "validation", "--json").stdout) for path in pair
     )
@@ -210,8 +208,8 @@ def test_calibration_is_shown_before_and_after(invoke: Invoke, pair: tuple[Path,
     assert "before calibration" not in invoke("eval", "-c", pair[0]).stdout
 
 
-def test_the_temperature_is_in_the_weights(pair: tuple[Path, Path]) -> None:
-    """A program that reads the file without this package gets calibrated probabilities."""
+def test_the_temperature_is_included_in_the_weights(pair: tuple[Path, Path]) -> None:
+    """A program that reads the file without this package computes calibrated probabilities."""
     with np.load(pair[0]) as plain, np.load(pair[1]) as calibrated:
         temperature = json.loads(calibrated["meta"].tobytes())["temperature"]
         np.testing.assert_allclose(
@@ -223,7 +221,7 @@ def test_the_temperature_is_in_the_weights(pair: tuple[Path, Path]) -> None:
 def test_reliability_is_a_table_of_all_images(
     invoke: Invoke, model_file: Path, trained: Checkpoint, sample_test: Dataset
 ) -> None:
-    """Against the images sorted into bins one by one."""
+    """The reference sorts the images into bins one by one."""
     rows = json.loads(invoke("eval", "-c", model_file, "--json").stdout)["reliability"]
     bins: dict[int, list[tuple[float, bool]]] = {}
     for y, label in zip(
@@ -248,7 +246,7 @@ def test_reliability_is_a_table_of_all_images(
 def test_two_models_are_compared_on_the_same_images(
     invoke: Invoke, model_file: Path, pair: tuple[Path, Path]
 ) -> None:
-    """Against counting; deskewed pixels are significantly better than raw ones."""
+    """The reference counts the predictions. Deskewed pixels are significantly better than raw ones."""
     found = json.loads(invoke("eval", "-c", pair[0], "--compare", model_file, "--json").stdout)
     other = json.loads(invoke("eval", "-c", model_file, "--json").stdout)
     compared = found["compare"]
@@ -315,7 +313,7 @@ def test_a_comparison_on_images_that_one_model_was_trained_on_has_a_warning(
     model_file: Path,
     work: Path,
 ) -> None:
-    """Without a change, the second model is trained on another data set."""
+    """If `change` is empty, the second model was trained on another data set."""
     other = replace(another(trained), config=replace(trained.config, **change))
     save_checkpoint("other.npz", other if change else replace(other, digest="0" * 64))
     for split in ("test", "validation", "train"):
@@ -327,7 +325,7 @@ def test_a_comparison_on_images_that_one_model_was_trained_on_has_a_warning(
 def test_models_without_validation_images_are_compared_on_the_training_images(
     invoke: Invoke, trained: Checkpoint, work: Path
 ) -> None:
-    """Their seeds do not matter."""
+    """The seeds of the two runs have no effect."""
     for name, model, seed in (("one.npz", trained, 0), ("two.npz", another(trained), 3)):
         config = replace(trained.config, validation_size=0.0, seed=seed)
         save_checkpoint(name, replace(model, config=config))

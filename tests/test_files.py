@@ -1,4 +1,4 @@
-"""Files are written atomically, opened only if regular, and inflated within a limit."""
+"""Files: atomic writing, opening of regular files only, limited inflating."""
 
 import gzip
 import itertools
@@ -29,7 +29,10 @@ def _umask_027() -> Iterator[None]:
 
 @pytest.fixture
 def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Return the current folder, open to `unprivileged` users, unlike `tmp_path`, with paths of each kind."""
+    """Return the current folder, with paths of each kind.
+
+    Unlike `tmp_path`, it is open to `unprivileged` users.
+    """
     with TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         monkeypatch.chdir(folder)
@@ -190,7 +193,7 @@ def test_only_regular_files_are_opened_and_nothing_blocks(shared: Path, path: st
 
 
 @given(st.binary(max_size=3000), st.integers(1, 60), st.integers(0, 3000))
-def test_inflated_content_does_not_depend_on_the_size_of_the_pieces(
+def test_inflated_content_does_not_depend_on_the_size_of_the_chunks(
     content: bytes, size: int, spare: int
 ) -> None:
     compressed = gzip.compress(content)
@@ -209,7 +212,7 @@ def test_large_file_is_read_in_chunks_and_inflated(work: Path) -> None:
 
 @pytest.mark.parametrize("limit", [0, 1, 999, 5_000_000])
 def test_at_most_one_byte_over_the_limit_is_inflated(limit: int) -> None:
-    """The stream is endless; it is read only as far as necessary."""
+    """The stream is endless, but is read only as far as necessary."""
     found: list[int] = []
     with pytest.raises(ValueError, match=f"^holds more than {limit:,} bytes$"):
         found.extend(map(len, inflate(bomb(b"x"), limit)))
@@ -233,8 +236,8 @@ GOOD = gzip.compress(bytes(range(256)) * 8, mtime=0)
         (GOOD[:-8] + b"\0\0\0\0" + GOOD[-4:], "is damaged"),
         (GOOD[:-4] + b"\0\0\0\1", "is damaged"),
         (GOOD[:12] + b"\xff" + GOOD[13:], "is damaged"),
-        (GOOD + b"\0", "has other bytes after its end"),
-        (GOOD + GOOD, "has other bytes after its end"),
+        (GOOD + b"x", "has other bytes after its end"),
+        (GOOD + GOOD[:-1], "is cut short"),
         (b"<!doctype html>", "is not a gzip file"),
         (b"\x1f\x8b but no more", "is damaged"),
     ],

@@ -1,4 +1,4 @@
-"""The IDX format: files are read exactly, or refused with what was expected and what was found."""
+"""The IDX format: files are read exactly, or refused with a reason."""
 
 import gzip
 import struct
@@ -59,7 +59,7 @@ def test_labels_of_two_and_four_bytes_are_read_as_the_smallest_unsigned_type(
 
 def test_negative_label_is_named_with_its_index(work: Path) -> None:
     path = write("data", header(3, code=0x0B) + struct.pack(">3h", 0, 1, -2))
-    with pytest.raises(DataError, match=r"^data: label 2 is -2, expected a number from 0 on$"):
+    with pytest.raises(DataError, match=r"^data: label 2 is -2, expected 0 or more$"):
         read_idx(path, "labels")
 
 
@@ -78,7 +78,7 @@ def test_arrays_are_read_only(work: Path, name: str) -> None:
 
 
 def test_plain_file_is_a_memory_map(work: Path) -> None:
-    """A change of the file changes the array, so that nothing was copied."""
+    """A change of the file changes the array, because nothing was copied."""
     write_idx(Path("data"), IMAGES)
     array = read_idx(Path("data"), "images")
     with open("data", "r+b") as file:
@@ -112,10 +112,11 @@ def test_wrong_file_is_refused(work: Path, name: str, content: bytes, kind: str,
         read_idx(write(name, content), kind)
 
 
-def test_compressed_file_without_gz_in_its_name_is_recognised(work: Path) -> None:
+def test_compression_is_recognised_by_content(work: Path) -> None:
     Path("data").write_bytes(gzip.compress(GOOD))
-    with pytest.raises(DataError, match=r"gzip-compressed, so its name should end in \.gz"):
-        read_idx(Path("data"), "images")
+    Path("plain.gz").write_bytes(GOOD)
+    for name in ("data", "plain.gz"):
+        np.testing.assert_array_equal(read_idx(Path(name), "images"), IMAGES)
 
 
 @pytest.mark.parametrize(
@@ -148,9 +149,8 @@ PACKED = gzip.compress(GOOD)
         *((PACKED[:length], "is cut short") for length in range(len(PACKED))),
         (PACKED[:-8] + b"\0\0\0\0" + PACKED[-4:], "is damaged"),
         (PACKED + b"garbage", "has other bytes after its end"),
-        (GOOD, "is not a gzip file"),
     ],
-    ids=[*(f"cut at {length}" for length in range(len(PACKED))), "crc", "garbage", "plain"],
+    ids=[*(f"cut at {length}" for length in range(len(PACKED))), "crc", "garbage"],
 )
 def test_damaged_compressed_file_is_named(work: Path, packed: bytes, reason: str) -> None:
     Path("data.gz").write_bytes(packed)
@@ -159,7 +159,7 @@ def test_damaged_compressed_file_is_named(work: Path, packed: bytes, reason: str
 
 
 def test_gzip_bomb_is_refused_within_a_gigabyte(work: Path) -> None:
-    """Four gigabytes of zeros follow a header that declares a thousand labels."""
+    """A header that declares a thousand labels is followed by four gigabytes of zeros."""
     with open("bomb.gz", "wb") as file:
         file.writelines(bomb(header(1000), megabytes=4096))
     code = (

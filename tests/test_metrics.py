@@ -1,4 +1,4 @@
-"""The scores, against slow loops and published values."""
+"""Scores agree with slow loops and published values."""
 
 import math
 
@@ -11,7 +11,10 @@ from softmax_cli.model import Floats, Labels, softmax
 
 @pytest.fixture(scope="module")
 def scored() -> tuple[Floats, Labels]:
-    """Return evidence for 4 classes and 300 images, and labels that agree with it for about 70 %."""
+    """Return evidence for 4 classes and 300 images, and labels.
+
+    About 70 % of the labels agree with the evidence.
+    """
     rng = np.random.default_rng(2)
     z = rng.normal(scale=2, size=(300, 4))
     labels = np.where(rng.random(300) < 0.6, z.argmax(axis=1), rng.integers(0, 4, 300))
@@ -95,7 +98,7 @@ def test_a_class_without_predictions_or_images_scores_zero() -> None:
     ("label", "accuracy", "loss", "brier", "ece"), [(1, 1, 0, 0, 0), (0, 0, 1e4, 2, 1), (2, 0, 2e4, 2, 1)]
 )
 def test_a_probability_of_one_has_the_extreme_scores(label: int, accuracy, loss, brier, ece) -> None:
-    """The best ones if the prediction is correct, else the worst ones; none is infinite or NaN."""
+    """The scores are the best possible if the prediction is correct, else the worst; all are finite."""
     scores = score(np.array([[0, 1e4, -1e4]]), np.array([label]))
     assert (scores.accuracy, scores.loss, scores.brier, scores.ece) == (accuracy, loss, brier, ece)
 
@@ -132,8 +135,8 @@ def test_scoring_does_not_modify_the_evidence(scored) -> None:
     np.testing.assert_array_equal(z, scored[0])
 
 
-def test_more_cells_than_a_byte_can_number_are_counted() -> None:
-    """With 20 classes, the index of a cell (up to 399) is too large for the uint8 of a label."""
+def test_confusions_are_counted_for_more_than_256_cells() -> None:
+    """With 20 classes, the index of a cell (up to 399) exceeds the range of uint8, the type of labels."""
     z = np.eye(20)
     np.testing.assert_array_equal(score(z, np.arange(20, dtype=np.uint8)).confusion, np.eye(20))
 
@@ -142,7 +145,7 @@ def test_more_cells_than_a_byte_can_number_are_counted() -> None:
     ("right", "n", "low", "high"),
     [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
 )
-def test_wilson_interval_published(right: int, n: int, low: float, high: float) -> None:
+def test_wilson_interval_agrees_with_published_values(right: int, n: int, low: float, high: float) -> None:
     """Newcombe, Statistics in Medicine 17 (1998), table I, method 3; and the mirror image of each."""
     assert wilson_interval(right / n, n) == pytest.approx((low, high), abs=5e-5)
     assert wilson_interval(1 - right / n, n) == pytest.approx((1 - high, 1 - low), abs=5e-5)

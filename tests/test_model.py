@@ -1,4 +1,4 @@
-"""Formulas and objective, against published values, finite differences and slow loops."""
+"""Formulas and objective agree with published values and slow references."""
 
 import math
 from dataclasses import replace
@@ -41,13 +41,16 @@ extreme_logits = hnp.arrays(
 
 @pytest.fixture
 def problem() -> tuple[Model, Floats, Floats]:
-    """Return a random model of 4 classes on 7 features, 20 inputs and their labels, in float64."""
+    """Return a random problem in float64: model, inputs and labels.
+
+    There are 4 classes, 7 features and 20 inputs.
+    """
     rng = np.random.default_rng(1)
     model = Model(rng.normal(size=(7, 4)), rng.normal(size=4))
     return model, rng.normal(size=(20, 7)), rng.integers(0, 4, 20)
 
 
-# Published values: the tests of scipy.special.softmax, log_softmax and logsumexp.
+# Published values from the tests of scipy.special.softmax, log_softmax and logsumexp.
 
 
 @pytest.mark.parametrize(
@@ -62,7 +65,7 @@ def problem() -> tuple[Model, Floats, Floats]:
         ([0, -math.inf, 0], [0.5, 0, 0.5]),
     ],
 )
-def test_softmax_published(z: list[float], expected: list[float]) -> None:
+def test_softmax_agrees_with_published_values(z: list[float], expected: list[float]) -> None:
     with np.errstate(all="raise", under="ignore"):
         np.testing.assert_allclose(softmax(np.array(z, float)), expected, rtol=1e-13)
 
@@ -78,7 +81,7 @@ def test_softmax_published(z: list[float], expected: list[float]) -> None:
         ([0, -math.inf, 0], [-math.log(2), -math.inf, -math.log(2)]),
     ],
 )
-def test_log_softmax_published(z: list[float], expected: list[float]) -> None:
+def test_log_softmax_agrees_with_published_values(z: list[float], expected: list[float]) -> None:
     with np.errstate(all="raise", under="ignore"):
         np.testing.assert_allclose(log_softmax(np.array(z, float)), expected, rtol=1e-13)
 
@@ -93,8 +96,8 @@ def test_log_softmax_published(z: list[float], expected: list[float]) -> None:
         ([0, 0, -math.inf, -math.inf], math.log(2)),
     ],
 )
-def test_loss_of_extreme_evidence(z: list[float], loss: float) -> None:
-    """The loss is computed by log-softmax, so that it is exact even if the probability underflows to 0."""
+def test_loss_of_extreme_evidence_is_exact(z: list[float], loss: float) -> None:
+    """The loss is computed by log-softmax, so that it is exact even if the probability underflows."""
     with np.errstate(all="raise", under="ignore"):
         rows = np.array([z], float)
         found, gradient = cross_entropy_gradient(rows, np.array([1]))
@@ -102,7 +105,7 @@ def test_loss_of_extreme_evidence(z: list[float], loss: float) -> None:
         assert np.isfinite(gradient).all()
 
 
-# Properties.
+# Properties
 
 
 @laws
@@ -172,13 +175,13 @@ def test_more_evidence_for_a_class_raises_its_probability_and_lowers_the_others(
 
 
 @pytest.mark.parametrize("k", range(4))
-def test_one_more_unit_of_evidence_multiplies_the_odds_by_e(k: int) -> None:
+def test_one_unit_of_evidence_multiplies_the_odds_by_e(k: int) -> None:
     z = np.array([0.3, -1.2, 2.0, 0.0])
     before, after = softmax(z)[k], softmax(z + np.eye(4)[k])[k]
     assert after / (1 - after) == pytest.approx(math.e * before / (1 - before), rel=1e-12)
 
 
-# The loss and its gradient.
+# The loss and its gradient
 
 
 def test_softmax_jacobian_agrees_with_finite_differences() -> None:
@@ -210,7 +213,7 @@ def test_gradient_agrees_with_finite_differences(problem, weights: Floats | None
 
 
 def test_loss_agrees_with_a_slow_loop(problem) -> None:
-    """The loss is the mean over images of −log y of the true class; the penalty l2/2 times W squared."""
+    """The loss is the mean over images of −log y of the true class; the penalty is l2/2 · ‖W‖²."""
     model, x, labels = problem
     losses = []
     for row, label in zip(x, labels, strict=True):
@@ -231,7 +234,7 @@ def test_zero_parameters_give_uniform_probabilities(classes: int) -> None:
 
 
 def test_gradient_by_evidence_sums_to_zero_and_is_bounded(problem) -> None:
-    """Σ_k of ∂loss/∂z is 0; entries of y − t lie in [−1, 1] and are negative for the true class only."""
+    """Σ_k ∂loss/∂z is 0; entries of y − t lie in [−1, 1] and are negative for the true class only."""
     model, x, labels = problem
     residual = 20 * cross_entropy_gradient(10 * evidence(model, x), labels)[1]
     np.testing.assert_allclose(residual.sum(axis=1), 0, atol=1e-14)
@@ -242,7 +245,7 @@ def test_gradient_by_evidence_sums_to_zero_and_is_bounded(problem) -> None:
 
 
 def test_squared_error_has_a_plateau_and_cross_entropy_has_none() -> None:
-    """If the true class has probability 1e-9, the slope is −1 for cross-entropy, near 0 for the square."""
+    """If the true class has probability 1e-9, the gradient is −1 for cross-entropy, near 0 for the square."""
     z, label = np.log([[1e-9, 1 - 1e-9]]), np.array([0])
     _, slope = cross_entropy_gradient(z, label)
     loss, flat = squared_error_gradient(z, label)
@@ -279,11 +282,14 @@ def test_arguments_are_not_modified(function) -> None:
     np.testing.assert_array_equal(z, before)
 
 
-# The objective of the solvers.
+# The objective of the solvers
 
 
 def objective_of(kind: str, weighted: bool = False) -> Objective:
-    """Return the objective for 5,000 of 6,000 inputs, in another order, of 12 features and 3 classes."""
+    """Return the objective for 5,000 of 6,000 inputs, in another order.
+
+    There are 12 features and 3 classes.
+    """
     rng = np.random.default_rng(7)
     if kind == "images":
         features, inputs = FeatureMap((3, 4)), rng.integers(0, 256, (6000, 3, 4), np.uint8)
@@ -303,7 +309,10 @@ def random_model(dtype: Any = np.float64) -> Model:
 
 
 def slow_objective(objective: Objective, model: Model) -> tuple[float, float]:
-    """Return the objective with and without the l2 term, in float64, by its definition."""
+    """Return the objective with and without the l2 term, by its definition.
+
+    It is computed in float64.
+    """
     inputs = objective.images[objective.rows].reshape(len(objective), -1).astype(float)
     z = inputs / (255 if objective.images.dtype == np.uint8 else 1) @ model.weights + model.bias
     y = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
@@ -327,7 +336,7 @@ with_and_without_weights = pytest.mark.parametrize("weighted", [False, True], id
 @both_inputs
 @with_and_without_weights
 def test_the_objective_agrees_with_its_definition(kind: str, weighted: bool) -> None:
-    """In float64 to 12 digits, in float32 to 5."""
+    """They agree to 12 digits in float64 and to 5 digits in float32."""
     objective, model = objective_of(kind, weighted), random_model()
     expected = slow_objective(objective, model)
     assert objective.full(model)[:2] == pytest.approx(expected, rel=1e-12)
@@ -362,7 +371,7 @@ def test_sample_weights_of_one_are_no_weights() -> None:
 
 
 def test_a_sample_weight_of_two_is_a_repeated_image() -> None:
-    """Half of the images with weight 2 and the others with 0 are the first half twice."""
+    """Weight 2 for the first half of the images and 0 for the others repeats the first half."""
     objective, model = objective_of("images"), random_model()
     weights = np.zeros(6000, np.float32)
     weights[objective.rows[:2500]] = 2
@@ -373,7 +382,7 @@ def test_a_sample_weight_of_two_is_a_repeated_image() -> None:
 @both_inputs
 @with_and_without_weights
 def test_batches_estimate_the_objective_without_bias(kind: str, weighted: bool) -> None:
-    """The mean over the batches of an epoch, by their sizes, is the value of a full pass."""
+    """The mean over the batches of an epoch, weighted with their sizes, is the full value."""
     objective, model = objective_of(kind, weighted), random_model()
     loss, weights, bias = 0.0, np.zeros((12, 3)), np.zeros(3)
     for batch in objective.batches(objective.rows, 768, epoch=1):

@@ -1,4 +1,4 @@
-"""The solver newton converges to the optimum, for every shape of data; so does sgd, approximately."""
+"""Newton converges to the optimum for all shapes of data, sgd approximately."""
 
 import json
 import re
@@ -29,7 +29,10 @@ EXACT = TrainConfig(solver="newton", validation_size=0, l2=1e-3)
 
 
 def toy(classes: int, shape: tuple[int, int], n: int, seed: int = 0) -> Dataset:
-    """Return noisy images around a mean for each class; the first pixel is constant, the last always 0."""
+    """Return noisy images around a mean for each class.
+
+    The first pixel is constant and the last one always 0.
+    """
     generator = np.random.default_rng(seed)
     labels = np.concatenate([np.arange(classes), generator.integers(0, classes, n - classes)])
     means = generator.integers(0, 200, (classes, *shape))
@@ -48,7 +51,7 @@ def intensities(data: Dataset) -> Floats:
 
 
 def objective(x: Floats, labels: np.ndarray, model: Model, l2: float, weights: Floats | float = 1.0) -> float:
-    """Return the objective in float64, without the formulas of the package."""
+    """Return the objective in float64, independent of the package's formulas."""
     z = x @ model.weights.astype(float) + model.bias
     log_sums = np.log(np.exp(z - z.max(axis=1, keepdims=True)).sum(axis=1)) + z.max(axis=1)
     loss = (weights * (log_sums - z[np.arange(len(z)), labels])).mean()
@@ -60,11 +63,14 @@ def objective_of(data: Dataset, state: State, l2: float) -> float:
 
 
 def optimum(inputs: Floats, labels: np.ndarray, l2: float, weights: Floats | float = 1.0) -> float:
-    """Return the smallest objective, by Newton's method with the whole Hessian in float64."""
+    """Return the minimum of the objective, by Newton's method with the full Hessian.
+
+    It is computed in float64.
+    """
     n, k = len(inputs), int(labels.max()) + 1
     x = np.hstack([inputs, np.ones((n, 1))])
     d, t, s = x.shape[1], np.eye(k)[labels], np.broadcast_to(weights, n)[:, None]
-    ridge = np.tile(np.append(np.full(d - 1, l2), 1e-12), k)  # a constant in all biases changes nothing
+    ridge = np.tile(np.append(np.full(d - 1, l2), 1e-12), k)  # makes the biases unique
     theta = np.zeros((k, d))
     for _ in range(60):
         z = x @ theta.T
@@ -91,7 +97,10 @@ def states(sample: Dataset) -> list[State]:
 
 @pytest.fixture(scope="module")
 def long_run(sample: Dataset) -> list[tuple[State, float]]:
-    """Return the states of a run that float32 limits, not the tolerance, and their objectives."""
+    """Return the states and the objectives of a run that float32 precision limits.
+
+    The tolerance is too small to stop it.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SOLVERS, "newton", SOLVERS["newton"]._replace(tolerance=1e-9))
         states = run(sample, replace(EXACT, epochs=25))
@@ -102,10 +111,10 @@ def long_run(sample: Dataset) -> list[tuple[State, float]]:
     ("classes", "shape", "n"),
     [(2, (5, 4), 300), (3, (4, 4), 12), (10, (4, 6), 2000), (47, (3, 3), 900), (5, (1, 7), 6)],
 )
-def test_it_converges_to_the_optimum_for_every_shape_of_data(
+def test_newton_converges_to_the_optimum_for_every_shape_of_data(
     classes: int, shape: tuple[int, int], n: int
 ) -> None:
-    """With constant pixels, fewer images than features, and 2 to 47 classes."""
+    """The data have constant pixels, fewer images than features, and 2 to 47 classes."""
     data = toy(classes, shape, n)
     state = run(data)[-1]
     assert has_converged(state, EXACT)
@@ -116,12 +125,12 @@ def test_it_converges_to_the_optimum_for_every_shape_of_data(
 @pytest.mark.parametrize(("solver", "tolerance"), [("newton", 1e-4), ("sgd", 1e-2)])
 @pytest.mark.parametrize("weighted", [False, True], ids=["equal", "weighted"])
 def test_solvers_converge_on_rows_of_floats(solver: str, tolerance: float, weighted: bool) -> None:
-    """To the optimum of the objective with its sample weights; the inputs are not modified."""
+    """They reach the optimum of the weighted objective; the inputs are not modified."""
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 3, 900)
     x = (rng.normal(size=(3, 8))[labels] + rng.normal(size=(900, 8))).astype(np.float32)
     weights = None
-    if weighted:  # the first class counts little
+    if weighted:  # the first class has a small weight
         weights = np.where(labels == 0, 0.1, rng.uniform(1, 3, 900)).astype(np.float32)
         weights /= weights.mean()
     before, one = x.copy(), np.ones(900) if weights is None else weights.astype(float)
@@ -135,7 +144,7 @@ def test_solvers_converge_on_rows_of_floats(solver: str, tolerance: float, weigh
     np.testing.assert_array_equal(x, before)
 
 
-def test_it_converges_to_the_optimum_of_the_sample_for_any_seed(
+def test_newton_converges_to_the_optimum_of_the_sample_for_any_seed(
     sample: Dataset, states: list[State], long_run: list[tuple[State, float]]
 ) -> None:
     least = min(loss for _, loss in long_run)
@@ -175,13 +184,16 @@ def test_separable_data_without_l2_use_all_epochs() -> None:
 
 
 def bright(shape: tuple[int, int], n: int) -> Dataset:
-    """Return two classes of nearly white images: all pixels are nearly equal, and far from 0."""
+    """Return two classes of nearly white images.
+
+    All pixels are nearly equal and far from 0.
+    """
     data = toy(2, shape, n)
     return replace(data, images=(255 - data.images // 100).astype(np.uint8))
 
 
 @pytest.mark.parametrize("l2", [0.0, 1e-9, 1e-4])
-def test_blocks_that_are_singular_in_float32_get_more_ridge(l2: float) -> None:
+def test_blocks_that_are_singular_in_float32_get_a_larger_ridge(l2: float) -> None:
     states = run(bright((24, 24), 300), replace(EXACT, l2=l2, epochs=5))
     assert np.isfinite(states[-1].model.weights).all()
     assert states[-1].history[-1].train_loss < np.log(2)
@@ -210,13 +222,13 @@ def test_a_triangular_matrix_is_inverted() -> None:
 
 
 def test_the_parameters_sum_to_zero_over_the_classes(states: list[State]) -> None:
-    """The optimum has this property, because a constant in all classes changes no probability."""
+    """The optimum has this property: a constant in all classes does not change the probabilities."""
     for part in states[-1].model:
         assert np.abs(part.sum(axis=-1)).max() < 1e-5 * np.abs(part).max()
 
 
 def test_too_much_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """(K + 5) matrices of (D + 1)² floats; 2 GiB are the limit."""
+    """There are (K + 5) matrices of (D + 1)² floats; the limit is 2 GiB."""
     data, config = toy(10, (2, 2), 20), TrainConfig(solver="newton", features="fourier")
     start(replace(config, fourier_dimension=5900), data)
     message = "would need 2,804 MiB for 10 classes and 6,999 features; the limit is 2,048 MiB; use solver sgd"
@@ -228,7 +240,7 @@ def test_too_much_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_memory_limits_the_number_of_threads(
     sample: Dataset, monkeypatch: pytest.MonkeyPatch, blocks: int, workers: int
 ) -> None:
-    """There are ten factors, each thread takes five matrices of their size, and there are four cores."""
+    """There are ten factors, five matrices of their size per thread, and four cores."""
     asked = []
 
     def record(function: Callable[[int], None], items: range, count: int) -> None:
@@ -244,7 +256,7 @@ def test_memory_limits_the_number_of_threads(
 
 
 def test_a_stop_drops_the_unfinished_iteration(sample: Dataset) -> None:
-    """In the first pass, before and after the first factors, and in the last pass; no work follows."""
+    """Stops are requested in the first pass, before and after the first factors, and in the last pass."""
     calls: list[int] = []
     whole = list(fit(EXACT, sample, on_progress=calls.append))
     factors, last = calls.index(0) + 1, len(calls)
@@ -257,12 +269,12 @@ def test_a_stop_drops_the_unfinished_iteration(sample: Dataset) -> None:
         assert [state.epoch for state in states] == list(range(1, len(states) + 1))
 
 
-def test_patience_is_refused() -> None:
+def test_patience_is_refused_with_newton() -> None:
     with pytest.raises(ConfigError, match="patience has no effect with solver newton, which does not keep"):
         TrainConfig(solver="newton", patience=2)
 
 
-# The command.
+# The command
 
 
 LINE = ("train", "--dataset", "sample", "--solver", "newton", "--l2", 0.01)
@@ -317,7 +329,7 @@ def test_too_many_features_are_refused_before_anything_is_written(
 
 
 @pytest.mark.full
-def test_it_comes_within_a_ten_thousandth_of_the_optimum_of_mnist(
+def test_newton_comes_within_1e_4_of_the_optimum_of_mnist(
     invoke: Callable[..., Result], full_mnist: Path, work: Path
 ) -> None:
     """The optimum on MNIST with l2 1e-4 is 0.259248295, found in float64."""

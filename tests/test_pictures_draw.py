@@ -1,4 +1,4 @@
-"""A digit is drawn as MNIST draws it, whatever it was drawn with and on."""
+"""Digits are drawn like those of MNIST, for any pen and any paper."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +27,7 @@ Gray = NDArray[np.uint8]
 
 
 def enlarged(image: Gray, times: int = 10) -> Gray:
-    """Return a digit as a smooth picture of that many times its size, light on black."""
+    """Return a digit as a smooth picture, `times` its size, light on black."""
     size = (times * image.shape[1], times * image.shape[0])
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
 
@@ -45,7 +45,7 @@ def centre_of_mass(image: Gray) -> tuple[float, float]:
 
 
 def box(mask: NDArray[np.bool_]) -> tuple[int, int]:
-    """Return the height and the width of the box round what is set."""
+    """Return the height and the width of the bounding box of a mask."""
     return tuple(int(np.ptp(found)) + 1 for found in np.nonzero(mask))  # type: ignore[return-value]
 
 
@@ -62,7 +62,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_a_digit_is_drawn_as_mnist_draws_it(sample_test: Dataset) -> None:
-    """The longest side is 20, the centre of mass at the middle, the brightest pixel 255."""
+    """The longest side is 20, the centre of mass is in the middle, and the maximum is 255."""
     generator = np.random.default_rng(0)
     for image in generator.permutation(sample_test.images)[:50]:
         picture = np.zeros((400, 500), np.uint8)
@@ -73,13 +73,13 @@ def test_a_digit_is_drawn_as_mnist_draws_it(sample_test: Dataset) -> None:
         assert drawn.max() == 255
         assert 19 <= max(box(drawn > 0)) <= 20
         for mean in centre_of_mass(drawn):
-            assert 13.5 - 0.01 <= mean < 14.5 + 0.01  # the whole pixels are chosen before values are rounded
+            assert 13.5 - 0.01 <= mean < 14.5 + 0.01  # the offset is determined before the values are rounded
         assert (drawn == 0).mean() > 0.4
         assert len(np.unique(drawn)) > 10  # greys, not black and white
 
 
 @pytest.mark.parametrize("pen", [1, 2, 4, 8, 12])
-def test_strokes_have_the_width_of_mnist_whatever_the_pen(sample_test: Dataset, pen: int) -> None:
+def test_strokes_have_the_width_of_mnist_for_every_pen(sample_test: Dataset, pen: int) -> None:
     drawn = [
         prepare_picture(draw_kind(f"pen {pen}", image, 0), SHAPE, "digit").image / 255
         for image in sample_test.images[:12]
@@ -96,17 +96,17 @@ def test_dark_on_light_and_light_on_dark_give_the_same_image(sample_test: Datase
         assert dark.steps == ("inverted", *light.steps)
 
 
-def test_size_and_place_do_not_matter(digit: Gray) -> None:
-    """Squares of 4 and of 12 pixels for each of the digit's, in different corners."""
+def test_size_and_position_have_no_effect(digit: Gray) -> None:
+    """The digit is enlarged 4 and 12 times and placed in different corners."""
     once = draw_digit(np.pad(np.kron(digit, np.ones((4, 4), np.uint8)), 5), SHAPE).image
     twice = draw_digit(np.pad(np.kron(digit, np.ones((12, 12), np.uint8)), ((40, 7), (3, 90))), SHAPE).image
     assert np.abs(once.astype(int) - twice).mean() <= 1
 
 
-# As it is
+# Pictures that are used unchanged
 
 
-def test_images_of_the_data_set_are_used_as_they_are(sample_test: Dataset) -> None:
+def test_images_of_the_data_set_are_used_unchanged(sample_test: Dataset) -> None:
     ready = [looks_drawn(image) for image in sample_test.images]
     assert np.mean(ready) > 0.98
     for image in sample_test.images[np.flatnonzero(ready)[:10]]:
@@ -132,7 +132,7 @@ def dimmed(image: Gray) -> Gray:
 
 
 @pytest.mark.parametrize("change", [shifted, halved, dimmed], ids=["off centre", "too small", "too dark"])
-def test_i15_other_pictures_of_the_right_size_are_drawn_anew(
+def test_other_pictures_of_the_right_size_are_redrawn(
     sample_test: Dataset, change: Callable[[Gray], Gray]
 ) -> None:
     differences = []
@@ -158,8 +158,8 @@ def test_the_test_images_of_mnist_read_from_png_lose_at_most_a_tenth_of_a_point(
 # Polarity
 
 
-def test_invert_forces_the_polarity() -> None:
-    """On grey paper, a black bar that stands and a white one that lies; the black one is stronger."""
+def test_invert_determines_the_polarity() -> None:
+    """On grey paper, there are a vertical black bar and a weaker horizontal white bar."""
     picture = np.full((100, 100), 100, np.uint8)
     picture[20:60, 20:30] = 0
     picture[70:80, 20:60] = 190
@@ -185,12 +185,12 @@ def test_invert_applies_to_a_file_of_the_right_size_too(
 
 
 COMMON = 10
-"""Digits of each kind that are drawn; all of them are read if a plain pen draws them."""
+"""Number of digits of each kind; all of them are read correctly if a plain pen draws them."""
 
 
 @pytest.fixture(scope="module")
 def readable(sample_test: Dataset, trained: Checkpoint) -> NDArray[np.intp]:
-    """Return test digits that the model reads when they are redrawn with a plain pen."""
+    """Return test digits that are predicted correctly when a plain pen draws them."""
     some = np.arange(0, 60)
     images = [draw_digit(plainly(sample_test.images[index]), SHAPE).image for index in some]
     right = predictions(trained.state.model, images) == sample_test.labels[some]
@@ -203,11 +203,11 @@ def plainly(image: Gray) -> Gray:
 
 
 FEWER = {"12 to 16": 6, "16 to 40": 7, "perspective": 7, "rotated": 7, "shadow": 7}
-"""Digits of kinds that are harder; of all others, at most two of 10 may be misread."""
+"""Minimum for kinds that are more difficult; at most 2 of 10 of the others may be wrong."""
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_i14_i15_digits_are_read_on_every_kind_of_picture(
+def test_digits_are_predicted_correctly_on_every_kind_of_picture(
     kind: str, sample_test: Dataset, trained: Checkpoint, readable: NDArray[np.intp]
 ) -> None:
     images = [
@@ -219,8 +219,8 @@ def test_i14_i15_digits_are_read_on_every_kind_of_picture(
 
 
 MARKED = {
-    "lined": "rules removed",
-    "squared": "rules removed",
+    "lined": "ruled lines removed",
+    "squared": "ruled lines removed",
     "specks": "specks removed",
     "desk": "cut to the sheet of paper",
     "transparent": "ink found by transparency",
@@ -229,7 +229,7 @@ MARKED = {
 
 
 @pytest.mark.parametrize("kind", MARKED)
-def test_i14_the_steps_say_what_was_removed(kind: str, sample_test: Dataset) -> None:
+def test_the_steps_name_the_marks_that_were_removed(kind: str, sample_test: Dataset) -> None:
     said = [
         prepare_picture(draw_kind(kind, image, number), SHAPE, "digit").steps
         for number, image in enumerate(sample_test.images[:10])
@@ -240,7 +240,7 @@ def test_i14_the_steps_say_what_was_removed(kind: str, sample_test: Dataset) -> 
 
 
 @pytest.mark.parametrize("width", [1, 2, 5, 9])
-def test_i14_a_frame_makes_no_difference(digit: Gray, width: int) -> None:
+def test_a_frame_has_no_effect(digit: Gray, width: int) -> None:
     clean = np.pad(255 - enlarged(digit, 5), 30, constant_values=255)
     framed = clean.copy()
     framed[:width] = framed[-width:] = framed[:, :width] = framed[:, -width:] = 0
@@ -251,7 +251,7 @@ def test_i14_a_frame_makes_no_difference(digit: Gray, width: int) -> None:
 
 @pytest.mark.parametrize("side", [0, 1, 2, 3])
 @pytest.mark.parametrize("depth", [2, 8, 15])
-def test_i14_a_dark_edge_makes_no_difference(digit: Gray, side: int, depth: int) -> None:
+def test_a_dark_edge_has_no_effect(digit: Gray, side: int, depth: int) -> None:
     clean = np.pad(255 - enlarged(digit, 5), 30, constant_values=255)
     edged = np.rot90(clean, side).copy()
     edged[:, :depth] = 20
@@ -259,8 +259,8 @@ def test_i14_a_dark_edge_makes_no_difference(digit: Gray, side: int, depth: int)
     assert np.abs(found.image.astype(int) - draw_digit(clean, SHAPE).image).max() <= 8
 
 
-def test_strokes_that_span_a_tight_picture_are_not_taken_for_rules() -> None:
-    """A 7 whose bar touches both sides, a 4 whose stem touches top and bottom, and a 1 that is one line."""
+def test_strokes_across_a_tight_picture_are_not_removed_as_ruled_lines() -> None:
+    """A 7 touches both sides, a 4 touches top and bottom, and a 1 is a single line."""
     seven, four, one = (Image.new("L", size, 255) for size in ((120, 180), (120, 180), (12, 180)))
     ImageDraw.Draw(seven).line([(0, 3), (119, 3), (40, 179)], fill=0, width=5)
     ImageDraw.Draw(four).line([(100, 0), (100, 179)], fill=0, width=5)
@@ -284,7 +284,7 @@ def test_a_faint_scratch_away_from_the_digit_is_removed(digit: Gray) -> None:
 
 
 @pytest.mark.parametrize("deviation", [2, 5])
-def test_the_noise_of_paper_is_no_ink(digit: Gray, deviation: float) -> None:
+def test_the_noise_of_paper_is_not_ink(digit: Gray, deviation: float) -> None:
     paper = 200 - np.pad(enlarged(digit), 60) * 0.6
     noise = np.random.default_rng(0).normal(0, deviation, paper.shape)
     clean, noisy = (draw_digit(picture.astype(np.uint8), SHAPE).image for picture in (paper, paper + noise))
@@ -293,7 +293,7 @@ def test_the_noise_of_paper_is_no_ink(digit: Gray, deviation: float) -> None:
 
 
 @pytest.mark.parametrize("shape", [(20, 16), (16, 20), (64, 48), (8, 8), (1, 1), (2, 9)])
-def test_models_of_other_sizes_get_their_size(digit: Gray, shape: tuple[int, int]) -> None:
+def test_images_have_the_size_that_a_model_requires(digit: Gray, shape: tuple[int, int]) -> None:
     for draw in (draw_digit, draw_plain):
         drawn = draw(255 - enlarged(digit), shape).image
         assert (drawn.shape, drawn.dtype) == (shape, np.uint8)
@@ -310,7 +310,7 @@ def test_models_of_other_sizes_get_their_size(digit: Gray, shape: tuple[int, int
 
 
 def test_a_plain_picture_keeps_its_proportions() -> None:
-    """A disc in the middle of a wide picture is still a disc in the middle, on the same background."""
+    """A disc in the middle of a wide picture remains a disc in the middle on the same background."""
     picture = Image.new("L", (240, 120), 30)
     ImageDraw.Draw(picture).ellipse((80, 20, 160, 100), fill=220)
     prepared = draw_plain(np.asarray(picture), SHAPE)

@@ -1,4 +1,4 @@
-"""Several digits in one picture, drawings that are no digits, and pictures of nothing."""
+"""Several digits in one picture, drawings that are not digits, blank pictures."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ Gray = NDArray[np.uint8]
 
 @pytest.mark.parametrize("count", [3, 5, 8])
 def test_a_row_of_digits_is_found_from_left_to_right(sample_test: Dataset, count: int) -> None:
-    """Each is drawn as it is alone."""
+    """Each digit is drawn as in a picture of its own."""
     for seed in range(4):
         images = sample_test.images[seed * count : (seed + 1) * count]
         found = find_digits(draw_row(list(images), seed), SHAPE)
@@ -63,7 +63,7 @@ def test_lines_are_read_from_top_to_bottom(sample_test: Dataset) -> None:
 
 
 def test_boxes_are_in_pixels_of_the_file(sample_test: Dataset) -> None:
-    """A page of 2,400 pixels is looked at in half its size or less."""
+    """The page of 2,400 pixels is reduced to half its size or less."""
     small = Image.fromarray(page(sample_test.images[:4], 4))
     large = small.resize((small.width * 8, small.height * 8))
     few, many = (find_digits(encode(picture), SHAPE) for picture in (small, large))
@@ -72,7 +72,7 @@ def test_boxes_are_in_pixels_of_the_file(sample_test: Dataset) -> None:
 
 
 def test_single_digits_are_not_split(sample_test: Dataset) -> None:
-    """Not even if the classifier would have every part."""
+    """Every picture contains one digit and is processed without a classifier."""
     pictures = [draw_kind("pen 4", image, seed) for seed, image in enumerate(sample_test.images[:60])]
     assert [len(find_digits(one, SHAPE)) for one in pictures] == [1] * 60
 
@@ -87,7 +87,7 @@ def touching() -> Gray:
     return ink
 
 
-def test_touching_digits_are_cut_where_the_ink_is_narrowest() -> None:
+def test_touching_digits_are_cut_at_the_narrowest_place() -> None:
     parts = split_narrowest(touching())
     assert parts
     left, right = parts
@@ -98,7 +98,7 @@ def test_touching_digits_are_cut_where_the_ink_is_narrowest() -> None:
 @pytest.mark.parametrize(
     ("whole", "part", "count"), [(0.5, 0.99, 2), (0.99, 1.0, 1), (0.5, 0.6, 1), (0.95, 0.94, 1)]
 )
-def test_a_shape_is_split_if_the_parts_are_read_with_more_confidence(
+def test_a_shape_is_split_if_the_confidence_of_the_parts_is_higher(
     whole: float, part: float, count: int
 ) -> None:
     def confidence(images: Gray) -> NDArray[np.float64]:
@@ -113,26 +113,26 @@ def test_without_a_classifier_nothing_is_split() -> None:
     assert len(split_touching(touching(), SHAPE, None)) == 1
 
 
-def test_two_digits_in_one_picture_are_doubtful(sample_test: Dataset) -> None:
+def test_two_digits_in_one_picture_give_a_warning(sample_test: Dataset) -> None:
     found = draw_digit(page(sample_test.images[:2], 2), SHAPE)
-    assert found.warnings == ("there are 2 separate shapes; one digit to a picture is expected",)
+    assert found.warnings == ("there are 2 separate shapes; one digit per picture is expected",)
     assert draw_digit(page(sample_test.images[:1], 1), SHAPE).warnings == ()
 
 
-# Other things than digits
+# Drawings that are not digits
 
 
 LEAST = {"line": 10, "face": 10, "scribble": 3, "photograph": 4}
-"""How many of ten have to be doubted by their outline."""
+"""Smallest number of ten pictures that their outline flags."""
 
 
 @pytest.mark.parametrize("name", LEAST)
-def test_i16_other_things_are_doubtful(name: str) -> None:
+def test_drawings_of_other_things_give_a_warning(name: str) -> None:
     found = [prepare_picture(draw_other(name, seed), SHAPE, "digit").warnings for seed in range(10)]
     assert sum(map(bool, found)) >= LEAST[name]
 
 
-def test_i16_digits_are_hardly_ever_doubtful(sample_test: Dataset) -> None:
+def test_digits_rarely_give_a_warning(sample_test: Dataset) -> None:
     kinds = ["pen 2", "pen 8", "tight", "paper", "jpeg", "rotated"]
     doubted = [
         prepare_picture(draw_kind(kinds[index % 6], image, index), SHAPE, "digit").warnings
@@ -146,8 +146,8 @@ def pooled(images: list[Gray]) -> NDArray[np.float64]:
     return stack.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)).reshape(len(stack), -1)
 
 
-def test_i16_letters_are_stranger_than_digits(sample: Dataset, sample_test: Dataset) -> None:
-    """With the class that fits best and full confidence, so that only the distance counts."""
+def test_letters_are_stranger_than_digits(sample: Dataset, sample_test: Dataset) -> None:
+    """The class that fits best and a confidence of 1 are used, so that only the distance matters."""
     reference = fit_reference(pooled(list(sample.images)), sample.labels)
     digits = [
         prepare_picture(draw_kind("pen 4", image, seed), SHAPE, "digit").image
@@ -163,8 +163,8 @@ def test_i16_letters_are_stranger_than_digits(sample: Dataset, sample_test: Data
     assert np.mean(least(letters) > np.quantile(least(digits), 0.95)) > 0.3
 
 
-def test_strangeness_is_its_formula() -> None:
-    """With all directions but one, against a loop."""
+def test_strangeness_agrees_with_its_formula() -> None:
+    """All directions but one are used, and the reference is a loop."""
     generator = np.random.default_rng(0)
     features, labels = generator.normal(size=(200, 6)), generator.integers(0, 3, 200)
     reference = fit_reference(features, labels, count=5)
@@ -179,7 +179,7 @@ def test_strangeness_is_its_formula() -> None:
         assert found[index] == pytest.approx(np.log(distance) - np.log(shares[index].max()))
 
 
-# Nothing
+# Blank pictures
 
 
 def blank(size: tuple[int, int], level: int) -> bytes:
@@ -189,7 +189,7 @@ def blank(size: tuple[int, int], level: int) -> bytes:
 @pytest.mark.parametrize("size", [(28, 28), (1, 1), (1, 28), (300, 200), (4096, 1), (1, 4096)])
 @pytest.mark.parametrize("level", [0, 128, 255])
 @pytest.mark.parametrize("preparation", ["digit", "plain"])
-def test_i9_i16_a_blank_picture_is_blank(preparation: str, level: int, size: tuple[int, int]) -> None:
+def test_a_blank_picture_is_marked_as_blank(preparation: str, level: int, size: tuple[int, int]) -> None:
     prepared = prepare_picture(blank(size, level), SHAPE, preparation)
     assert prepared.blank
     assert np.ptp(prepared.image) == 0
@@ -197,7 +197,7 @@ def test_i9_i16_a_blank_picture_is_blank(preparation: str, level: int, size: tup
     assert find_digits(blank(size, level), SHAPE) == []
 
 
-def test_i9_i16_noise_alone_has_no_clear_digit() -> None:
+def test_noise_is_blank_or_gives_a_warning() -> None:
     generator = np.random.default_rng(0)
     for _ in range(10):
         noise = np.clip(generator.normal(200, 5, (120, 120)), 0, 255).astype(np.uint8)
@@ -207,7 +207,9 @@ def test_i9_i16_noise_alone_has_no_clear_digit() -> None:
 
 @pytest.mark.parametrize("size", [(4096, 1), (1, 4096), (2, 1), (3, 3)])
 @pytest.mark.parametrize("preparation", ["digit", "plain"])
-def test_i9_a_picture_that_is_hardly_one_has_a_result(preparation: str, size: tuple[int, int]) -> None:
+def test_a_tiny_or_narrow_picture_gives_a_result_and_a_warning(
+    preparation: str, size: tuple[int, int]
+) -> None:
     picture = np.full(size[::-1], 255, np.uint8)
     middle = picture.size // 2
     picture.flat[middle : middle + 1 + picture.size // 8] = 0
@@ -217,24 +219,24 @@ def test_i9_a_picture_that_is_hardly_one_has_a_result(preparation: str, size: tu
     assert prepared.warnings
 
 
-def test_very_faint_ink_is_doubtful(sample_test: Dataset) -> None:
+def test_very_faint_ink_gives_a_warning(sample_test: Dataset) -> None:
     faint = draw_digit(np.pad(sample_test.images[0], 20) // 10, SHAPE)
     assert faint.warnings == ("the ink is very faint",)
     assert faint.image.max() == 255
 
 
-def test_a_picture_without_ink_on_the_side_that_was_told_is_not_called_blank(sample_test: Dataset) -> None:
-    """Dark on white, told to be light on dark: there is nothing lighter than white outside of the digit."""
+def test_missing_ink_of_the_requested_polarity_gives_a_hint(sample_test: Dataset) -> None:
+    """The picture is dark on white, but `invert` requires light ink, of which there is none."""
     picture = np.full((200, 200), 255, np.uint8)
     picture[50:150, 90:110] = 0
     content = encode(Image.fromarray(picture))
-    doubt = "no ink is left of the picture; is it right to give --no-invert?"
+    doubt = "no ink was found in the picture; try without --no-invert"
     assert prepare_picture(content, SHAPE, "digit", False).warnings == (doubt,)
     assert prepare_picture(content, SHAPE, "digit", True).warnings == ()
 
 
-def test_random_pictures_have_a_result() -> None:
-    """No noise, however mad, makes the preparation fail or divide by zero."""
+def test_random_pictures_give_a_result() -> None:
+    """No random picture causes an error or a division by zero."""
     generator = np.random.default_rng(0)
     for _ in range(60):
         height, width = generator.integers(1, 40, 2)

@@ -1,4 +1,4 @@
-"""Any picture file is read within bounds of time and memory, and no file does harm."""
+"""Picture files of all kinds are read with limits on time and memory."""
 
 import functools
 import io
@@ -28,7 +28,7 @@ Gray = NDArray[np.uint8]
 
 
 def enlarged(image: Gray, times: int = 10) -> Gray:
-    """Return a digit as a smooth picture of that many times its size, light on black."""
+    """Return a digit as a smooth picture, `times` its size, light on black."""
     size = (times * image.shape[1], times * image.shape[0])
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
 
@@ -71,7 +71,7 @@ TRANSPARENT = ("LA", "P with tRNS", "RGBA")
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "P with tRNS", "RGB", "RGBA", "I;16"])
-def test_i4_a_picture_is_the_same_in_every_mode(digit: Gray, mode: str) -> None:
+def test_a_picture_is_the_same_in_every_mode(digit: Gray, mode: str) -> None:
     gray = 255 - enlarged(digit)
     content = modes(gray)[mode]
     with Image.open(io.BytesIO(content)) as picture:
@@ -84,7 +84,7 @@ def test_i4_a_picture_is_the_same_in_every_mode(digit: Gray, mode: str) -> None:
 
 
 @pytest.mark.parametrize(("mode", "kind"), [("1", "PNG"), ("CMYK", "JPEG"), ("L", "JPEG"), ("RGB", "JPEG")])
-def test_i4_a_coarse_picture_gives_nearly_the_same_image(digit: Gray, mode: str, kind: str) -> None:
+def test_a_coarse_picture_gives_nearly_the_same_image(digit: Gray, mode: str, kind: str) -> None:
     gray = 255 - enlarged(digit)
     content = encode(Image.fromarray(gray).convert(mode), kind)
     found = prepare_picture(content, SHAPE, "digit").image
@@ -124,14 +124,14 @@ def test_heic_is_read_with_its_extra(digit: Gray) -> None:
     assert np.abs(read_luminance(file.getvalue()).gray.astype(int) - gray).mean() < 3
 
 
-def test_a_path_may_be_a_text(digit: Gray, file: Path) -> None:
+def test_a_path_may_be_a_string(digit: Gray, file: Path) -> None:
     Image.fromarray(digit).save(file)
     for source in (file, str(file), file.read_bytes()):
         assert np.array_equal(read_luminance(source).gray, digit)
 
 
 def test_sixteen_bits_with_a_transparent_grey_are_scaled_too(digit: Gray, file: Path) -> None:
-    """Only the one grey that the file names is laid over white; the rest is as it was."""
+    """Only the grey that the file marks as transparent becomes white; the rest is unchanged."""
     gray = 100 + enlarged(digit) // 2
     content = encode(Image.fromarray(gray.astype(np.uint16) * 257))
     at = content.index(b"IDAT") - 4
@@ -165,7 +165,7 @@ def test_a_large_picture_is_averaged_first(file: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "I;16"])
-def test_bands_make_no_difference(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+def test_bands_have_no_effect(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
     values = np.random.default_rng(0).integers(0, 256, (700, 600)).astype(np.uint8)
     picture = Image.fromarray(values)
     deep = Image.fromarray(values.astype(np.uint16) * 257)
@@ -175,7 +175,7 @@ def test_bands_make_no_difference(monkeypatch: pytest.MonkeyPatch, mode: str) ->
     assert np.array_equal(read_luminance(content).gray, whole)
 
 
-STORED = {  # how a camera that was held like this stores the picture: what undoes it, by the EXIF standard
+STORED = {  # for each EXIF orientation, the transformation that gives the upright picture
     1: None,
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -189,7 +189,7 @@ STORED = {  # how a camera that was held like this stores the picture: what undo
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WebP", "TIFF"])
 @pytest.mark.parametrize("orientation", STORED)
-def test_i5_a_picture_is_turned_upright(digit: Gray, orientation: int, kind: str) -> None:
+def test_a_picture_is_turned_upright(digit: Gray, orientation: int, kind: str) -> None:
     gray = np.pad(255 - enlarged(digit), ((0, 40), (0, 0)), constant_values=255)
     how, exif = STORED[orientation], Image.Exif()
     exif[0x0112] = orientation
@@ -225,7 +225,7 @@ def test_colours_that_differ_in_lightness_are_read_as_luminance(digit: Gray) -> 
 
 
 @pytest.mark.parametrize("colour", [(255, 255, 255), (250, 220, 60), (0, 0, 0)])
-def test_i15_ink_of_any_colour_on_a_transparent_sheet_is_read(digit: Gray, colour: tuple[int, ...]) -> None:
+def test_ink_of_any_colour_on_a_transparent_sheet_is_read(digit: Gray, colour: tuple[int, ...]) -> None:
     ink = enlarged(digit)
     pixels = np.dstack([*(np.full_like(ink, value) for value in colour), ink])
     found = prepare_picture(encode(Image.fromarray(pixels)), SHAPE, "digit")
@@ -242,7 +242,7 @@ def test_a_sheet_with_transparent_corners_is_read_by_its_colours(digit: Gray) ->
     assert np.abs(read.gray.astype(int) - gray).max() <= 1
 
 
-# Files that are no pictures
+# Files that are not pictures
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -251,7 +251,10 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png(width: int, height: int, before: bytes = b"", after: bytes = b"") -> bytes:
-    """Return a PNG file with a header that claims a size, and other chunks round its pixels."""
+    """Return a PNG file whose header declares a size.
+
+    `before` and `after` are chunks around its pixels.
+    """
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
     rows = chunk(b"IDAT", zlib.compress(bytes(10_000)))
     return b"\x89PNG\r\n\x1a\n" + header + before + rows + after + chunk(b"IEND", b"")
@@ -270,14 +273,14 @@ def deflated_zeros() -> bytes:
 
 
 def real(side: int) -> bytes:
-    """Return a whole PNG file, all black, of that many pixels a side."""
+    """Return a complete, black PNG file of `side` pixels per side."""
     content = encode(Image.new("L", (side, side)), compress_level=9)
     assert len(content) < 100_000
     return content
 
 
 def claiming_jpeg() -> bytes:
-    """Return a JPEG file that claims 65,500 x 65,500 pixels."""
+    """Return a JPEG file whose header declares 65,500 x 65,500 pixels."""
     content = encode(Image.new("L", (64, 64)), "JPEG")
     at = content.index(b"\xff\xc0") + 5
     return content[:at] + struct.pack(">HH", 65500, 65500) + content[at + 4 :]
@@ -296,7 +299,10 @@ BOMBS: dict[str, Callable[[], bytes]] = {
 
 
 def scans(count: int) -> bytes:
-    """Return a progressive JPEG of some scans of which all but the first few refine nothing."""
+    """Return a progressive JPEG with `count` scans.
+
+    All scans but the first few refine nothing.
+    """
     content = encode(Image.new("L", (2000, 2000)), "JPEG", progressive=True)
     start = content.rindex(b"\xff\xda")
     return content[:-2] + content[start:-2] * count + content[-2:]
@@ -337,7 +343,7 @@ from softmax_cli.errors import ImageError
 from softmax_cli.pictures import prepare_picture
 
 resource.setrlimit(resource.RLIMIT_CPU, (10, 10))
-if sys.platform == "linux":  # elsewhere the limit does not bind
+if sys.platform == "linux":  # other systems do not enforce the limit
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[2]),) * 2)
 try:
@@ -348,7 +354,10 @@ except ImageError as error:
 
 
 def prepared_in_a_child(file: Path, memory: int) -> str:
-    """Return what a process of its own, with so many more bytes of memory, says of a picture."""
+    """Return the output of a child process that prepares a picture.
+
+    `memory` is the additional memory of the process in bytes.
+    """
     line = [sys.executable, "-c", CHILD, str(file), str(memory)]
     done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -356,7 +365,7 @@ def prepared_in_a_child(file: Path, memory: int) -> str:
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_i1_i10_a_bomb_is_refused_at_once_and_in_little_memory(file: Path, bomb: str) -> None:
+def test_a_decompression_bomb_is_refused_within_limits_of_time_and_memory(file: Path, bomb: str) -> None:
     file.write_bytes(BOMBS[bomb]())
     said = prepared_in_a_child(file, 60_000_000 + 2 * file.stat().st_size)
     assert f"{file} is t" in said
@@ -364,7 +373,10 @@ def test_i1_i10_a_bomb_is_refused_at_once_and_in_little_memory(file: Path, bomb:
 
 
 def large(width: int, height: int, mode: str, kind: str = "PNG") -> Callable[[], bytes]:
-    """Return a function that writes a picture, black in the middle of white or clear, quickly."""
+    """Return a function that writes a picture, black on white or transparent.
+
+    The picture is fast to write.
+    """
 
     def write() -> bytes:
         clear = {"1": 1, "L": 255, "P": 0, "RGB": (255,) * 3, "RGBA": (0,) * 4, "I;16": 65535}[mode]
@@ -391,24 +403,24 @@ LARGE = {
 
 
 @pytest.mark.parametrize("name", LARGE if SOAK else ["RGBA", "JPEG of 63 megapixels", "GIF"])
-def test_i11_the_largest_pictures_take_less_than_300_megabytes(file: Path, name: str) -> None:
-    """The process itself has about 60 MB before; the rest of 300 is what a picture may take."""
+def test_the_largest_pictures_take_less_than_300_megabytes(file: Path, name: str) -> None:
+    """The process has about 60 MB at its start; the rest of the 300 MB is available for a picture."""
     file.write_bytes(LARGE[name]())
     assert "centred by mass" in prepared_in_a_child(file, 235_000_000)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_i2_every_cut_is_refused(digit: Gray, kind: str) -> None:
-    """From the signature to the end of the pixels, wherever a file is cut."""
+def test_a_file_cut_at_any_place_is_refused(digit: Gray, kind: str) -> None:
+    """The file is cut at all places from the signature to the end of the pixels."""
     content = encode(Image.fromarray(enlarged(digit, 3)), kind)
-    end = len(content) - (12 if kind == "PNG" else 2)  # what follows ends the file and holds nothing
+    end = len(content) - (12 if kind == "PNG" else 2)  # the rest is an empty end marker
     for size in np.linspace(4, end - 1, 30).astype(int):
         with pytest.raises(ImageError, match="is truncated or damaged; save it again"):
             prepare_picture(content[:size], SHAPE, "digit")
 
 
 @pytest.mark.parametrize("kind", [b"IHDR", b"IDAT", b"IEND"])
-def test_i2_a_broken_checksum_is_refused(digit: Gray, kind: bytes) -> None:
+def test_a_wrong_checksum_is_refused(digit: Gray, kind: bytes) -> None:
     content = bytearray(encode(Image.fromarray(digit)))
     at = content.index(kind)
     content[at + 4 + struct.unpack(">I", content[at - 4 : at])[0]] ^= 1
@@ -416,8 +428,8 @@ def test_i2_a_broken_checksum_is_refused(digit: Gray, kind: bytes) -> None:
         prepare_picture(bytes(content), SHAPE, "digit")
 
 
-def test_i12_broken_metadata_is_ignored(digit: Gray) -> None:
-    """Text with a wrong checksum, a colour profile and an EXIF block of nonsense, before the pixels."""
+def test_damaged_metadata_are_ignored(digit: Gray) -> None:
+    """Before the pixels are a text with a wrong checksum and an invalid profile or EXIF block."""
     picture = Image.fromarray(enlarged(digit))
     plain = encode(picture)
     at = plain.index(b"IDAT") - 4
@@ -444,7 +456,7 @@ def test_i12_broken_metadata_is_ignored(digit: Gray) -> None:
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script><path d="M0 0L9 9"/></svg>'
 PSD = b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 1, 1, 1, 8, 1) + bytes(12) + b"\0\0\0"
-FOREIGN: dict[str, tuple[bytes, bool]] = {  # content, and whether Pillow would know it
+FOREIGN: dict[str, tuple[bytes, bool]] = {  # content, and whether Pillow supports it
     "text": (b"This is a seven.\n", False),
     "page": (b"<!DOCTYPE html><title>404 Not Found</title>", False),
     "SVG": (SVG, False),
@@ -456,7 +468,7 @@ FOREIGN: dict[str, tuple[bytes, bool]] = {  # content, and whether Pillow would 
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
-def test_i3_other_formats_are_refused_and_start_nothing(
+def test_other_formats_are_refused_without_starting_a_program(
     file: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     started: list[object] = []
@@ -473,7 +485,7 @@ def test_i3_other_formats_are_refused_and_start_nothing(
 
 
 def opens(path: Path) -> bool:
-    """Tell whether Pillow would open a file, left to itself."""
+    """Return whether Pillow opens a file without a restriction of the format."""
     try:
         Image.open(path).close()
     except Image.UnidentifiedImageError:
@@ -495,7 +507,7 @@ def opens(path: Path) -> bool:
         ("n" * 300, f"cannot read {'n' * 300}: file name too long"),
     ],
 )
-def test_i6_what_is_no_file_of_a_picture_is_refused(work: Path, name: str, reason: str) -> None:
+def test_paths_that_are_not_picture_files_are_refused(work: Path, name: str, reason: str) -> None:
     (work / "empty").touch()
     (work / "folder").mkdir()
     os.mkfifo(work / "pipe")
@@ -510,7 +522,7 @@ def test_i6_what_is_no_file_of_a_picture_is_refused(work: Path, name: str, reaso
 
 
 def seeds(gray: Gray) -> dict[str, list[bytes]]:
-    """Return pictures with what can hang on one: text, EXIF, transparency, a palette, 16 bits."""
+    """Return pictures with optional parts: text, EXIF, transparency, palette, 16 bits."""
     picture, exif, text = Image.fromarray(gray), Image.Exif(), PngImagePlugin.PngInfo()
     exif[0x0112], exif[0x010E] = 6, "a seven"
     text.add_text("Title", "seven" * 9, zip=True)
@@ -536,7 +548,10 @@ def seeds(gray: Gray) -> dict[str, list[bytes]]:
 
 
 def with_checksums(content: bytes) -> bytes:
-    """Return a PNG file whose every chunk has the right CRC, so that what is in it is looked at."""
+    """Return a PNG file in which every chunk has the right CRC.
+
+    Then the content of the chunks is read.
+    """
     data, at = bytearray(content), 8
     while at + 12 <= len(data):
         end = at + 8 + struct.unpack(">I", data[at : at + 4])[0]
@@ -548,8 +563,8 @@ def with_checksums(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "others"])
-def test_i8_a_mutated_picture_is_refused_or_has_a_result(digit: Gray, kind: str) -> None:
-    """Nothing but `ImageError` comes out: no other error, and no warning that would end up on a terminal."""
+def test_a_mutated_picture_is_refused_or_gives_a_result(digit: Gray, kind: str) -> None:
+    """No other error than `ImageError` and no warning occurs."""
     generator, originals = np.random.default_rng(0), seeds(255 - enlarged(digit, 2))[kind]
     refused, rounds = 0, 3000 if SOAK else 200
     for number in range(rounds):

@@ -1,4 +1,4 @@
-"""Shapes, thresholds and resizing agree with slow or exact definitions."""
+"""Shapes, thresholds and resizing agree with slow or exact references."""
 
 from fractions import Fraction
 
@@ -48,11 +48,11 @@ def assert_labels(mask: NDArray[np.bool_]) -> None:
     assert np.array_equal(found > 0, mask)
     pairs = set(zip(found[mask].tolist(), expected[mask].tolist(), strict=True))
     assert {number for number, _ in pairs} == set(range(1, count + 1))
-    assert len(pairs) == count  # one to one
+    assert len(pairs) == count  # the mapping is one to one
 
 
 def flood_fill(mask: NDArray[np.bool_]) -> tuple[NDArray[np.intp], int]:
-    """Number the 8-connected parts of a mask one pixel at a time."""
+    """Return the 8-connected parts of a mask, numbered one pixel at a time."""
     numbers, count = np.zeros(mask.shape, np.intp), 0
     for seed in zip(*np.nonzero(mask), strict=True):
         if numbers[seed]:
@@ -77,7 +77,7 @@ def flood_fill(mask: NDArray[np.bool_]) -> tuple[NDArray[np.intp], int]:
 @example([2] + [3] * 4 + [4] * 11 + [5] * 9)
 @settings(max_examples=60, deadline=None, database=None)
 def test_otsu_agrees_with_exact_fractions(values: list[int]) -> None:
-    """The threshold is the lowest of those that maximise the variance between the two sides."""
+    """The threshold is the smallest of those that maximise the variance between the two sides."""
 
     def between(threshold: int) -> Fraction:
         below = [value for value in values if value < threshold]
@@ -92,7 +92,7 @@ def test_otsu_agrees_with_exact_fractions(values: list[int]) -> None:
 
 @given(st.integers(1, 90), st.integers(1, 60))
 @settings(max_examples=150, deadline=None, database=None)
-def test_resizing_is_the_mean_of_what_is_covered_or_linear_between_centres(old: int, new: int) -> None:
+def test_resizing_averages_when_shrinking_and_interpolates_when_growing(old: int, new: int) -> None:
     shares = weights(old, new)
     values = np.random.default_rng((old, new)).random(old)
     edges = np.arange(new + 1) * (old / new)
@@ -106,7 +106,7 @@ def test_resizing_is_the_mean_of_what_is_covered_or_linear_between_centres(old: 
     np.testing.assert_allclose(shares @ values, expected, rtol=1e-9, atol=1e-12)
 
 
-def test_shrinking_by_a_whole_factor_takes_block_means() -> None:
+def test_shrinking_by_an_integer_factor_averages_blocks() -> None:
     picture = np.random.default_rng(0).random((60, 84))
     blocks = picture.reshape(20, 3, 12, 7).mean(axis=(1, 3))
     np.testing.assert_allclose(resize(picture, (20, 12)), blocks, rtol=1e-12)

@@ -1,4 +1,4 @@
-"""`softmax predict`: answers, drawings and explanations of real pictures."""
+"""`softmax predict`: predictions, drawings and explanations of real pictures."""
 
 import json
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from tests.helpers import PICTURE, assert_fails
 Invoke = Callable[..., Result]
 
 
-def test_a_picture_of_a_seven_is_a_seven(invoke: Invoke, model_file: Path) -> None:
+def test_a_picture_of_a_seven_is_predicted_as_seven(invoke: Invoke, model_file: Path) -> None:
     result = invoke("predict", PICTURE, "-c", model_file)
     assert result.exit_code == 0, result.stderr
     assert result.stdout.startswith(f"{PICTURE}: 7 (")
@@ -36,7 +36,7 @@ def test_top_names_more_classes_in_order(invoke: Invoke, model_file: Path) -> No
     assert shares == sorted(shares, reverse=True)
 
 
-def test_json_has_all_probabilities_whatever_top_is(invoke: Invoke, model_file: Path) -> None:
+def test_json_has_all_probabilities_for_any_top(invoke: Invoke, model_file: Path) -> None:
     result = invoke("predict", PICTURE, PICTURE, "-c", model_file, "--top", 2, "--json")
     found = json.loads(result.stdout)
     assert len(found) == 2
@@ -65,7 +65,7 @@ def test_pictures_are_predicted_as_the_images_of_the_data_set(
     np.testing.assert_allclose(softmax(evidence), expected, atol=1e-4)
 
 
-def test_show_draws_the_image_that_the_model_saw(invoke: Invoke, model_file: Path) -> None:
+def test_show_draws_the_input_of_the_model(invoke: Invoke, model_file: Path) -> None:
     text = invoke("predict", PICTURE, "-c", model_file, "--show").stdout
     assert len([line for line in text.splitlines() if set(line) <= set(" ▀▄█")]) == 14
     assert "preparation: inverted, cropped to " in text
@@ -79,7 +79,7 @@ def test_no_invert_keeps_the_polarity(invoke: Invoke, model_file: Path) -> None:
 def test_a_bad_picture_does_not_stop_the_others(
     invoke: Invoke, model_file: Path, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is one error line, with a traceback only if SOFTMAX_DEBUG is 1."""
+    """The error is one line; its traceback is printed only if SOFTMAX_DEBUG is 1."""
     Path("bad.png").write_text("no picture")
     Path("folder").mkdir()
     Path("empty.png").touch()
@@ -96,7 +96,7 @@ def test_a_bad_picture_does_not_stop_the_others(
     )
 
 
-def test_a_blank_picture_has_an_answer_and_a_warning(invoke: Invoke, model_file: Path, work: Path) -> None:
+def test_a_blank_picture_has_a_prediction_and_a_warning(invoke: Invoke, model_file: Path, work: Path) -> None:
     Image.new("L", (40, 40), 255).save("blank.png")
     result = invoke("predict", "blank.png", "-c", model_file)
     assert result.exit_code == 0
@@ -111,7 +111,7 @@ def test_names_with_control_characters_are_escaped(invoke: Invoke, model_file: P
     assert json.loads(invoke("predict", name, "-c", model_file, "--json").stdout)[0]["image"] == name
 
 
-def test_pictures_for_other_data_sets_are_resized_whole(
+def test_pictures_for_other_data_sets_are_resized_without_cropping(
     invoke: Invoke, trained: Checkpoint, work: Path
 ) -> None:
     save_checkpoint(work / "m.npz", replace(trained, preparation="plain"))
@@ -120,9 +120,7 @@ def test_pictures_for_other_data_sets_are_resized_whole(
     assert steps == ["inverted", "resized to 28 x 28"]
 
 
-def test_deskewed_pictures_are_shown_as_the_model_sees_them(
-    invoke: Invoke, model_file: Path, work: Path
-) -> None:
+def test_deskewed_pictures_are_shown_deskewed(invoke: Invoke, model_file: Path, work: Path) -> None:
     invoke("train", "--dataset", "sample", "--features", "deskew", "--epochs", 1)
     without = invoke("predict", PICTURE, "-c", model_file, "--show").stdout
     deskewed = invoke("predict", PICTURE, "--show").stdout
@@ -133,23 +131,24 @@ def test_deskewed_pictures_are_shown_as_the_model_sees_them(
     assert not without.startswith(image)
 
 
-# Explaining
+# Explanations
 
 
 def test_an_explanation_adds_up(invoke: Invoke, model_file: Path) -> None:
-    """In JSON within 1e-9, in text within the printed digits."""
+    """JSON adds up within 1e-9, text within the printed digits."""
     (found,) = json.loads(invoke("predict", PICTURE, "-c", model_file, "--explain", "--json").stdout)
     why = found["explanation"]
     ranked = sorted(found["probabilities"], key=lambda name: -found["probabilities"][name])
     assert [why["class"], why["rather_than"]] == ranked[:2]
-    total = sum(map(sum, why["contributions"])) + why["bias_difference"]
+    total = sum(map(sum, why["contributions"])) + why["blank_difference"]
+    assert why["blank_difference"] == why["bias_difference"]
     assert abs(total - why["difference"]) < 1e-9
     assert why["difference"] == pytest.approx(why["evidence"]["7"] - why["evidence"][ranked[1]], abs=1e-12)
     shares = softmax(np.array(list(why["evidence"].values())))
     np.testing.assert_allclose(shares, list(found["probabilities"].values()), atol=1e-4)
     text = invoke("predict", PICTURE, "-c", model_file, "--explain").stdout
     assert f"7 against {ranked[1]}: difference of evidence {why['difference']:+.1f}, odds " in text
-    assert f"difference of the biases: {why['bias_difference']:+.2f}" in text
+    assert f"difference for a blank image: {why['blank_difference']:+.2f}" in text
     assert f"+ for 7, - for {ranked[1]}, . little effect" in text
     lines = text.splitlines()
     heads = [line.split()[0] for line in lines[3:13]]
@@ -170,14 +169,14 @@ def test_an_explanation_is_blue_and_red_on_a_terminal_with_colour(monkeypatch: p
     assert text == f"\x1b[38;5;{blue};48;5;{grey}m▀\x1b[38;5;{red};48;5;{black}m▀\x1b[0m"
 
 
-def test_fourier_features_are_explained_by_the_gradient(invoke: Invoke, work: Path) -> None:
+def test_explanations_of_other_features_add_up_within_a_stated_error(invoke: Invoke, work: Path) -> None:
     invoke("train", "--dataset", "sample", "--features", "fourier", "--fourier-dimension", 100, "--epochs", 1)
-    text = invoke("predict", PICTURE, "--explain").stdout
-    assert "features are 100 random Fourier features of deskewed pixels" in text
-    assert "the gradient, the effect of more ink: + for 7, - for " in text
     (found,) = json.loads(invoke("predict", PICTURE, "--explain", "--json").stdout)
-    assert np.shape(found["explanation"]["gradient"]) == (28, 28)
-    assert "contributions" not in found["explanation"]
+    why = found["explanation"]
+    change = why["difference"] - why["blank_difference"]
+    error = sum(map(sum, why["contributions"])) / change - 1
+    assert abs(why["completeness_error"]) < 0.01
+    assert abs(error) == pytest.approx(abs(why["completeness_error"]), abs=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_help_in_the_readme_is_that_of_the_program() -> None:
+def test_the_help_in_the_readme_is_up_to_date() -> None:
     line = [sys.executable, "-m", "cogapp", "--check", "README.md"]
     result = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, "run make readme"
@@ -32,10 +32,10 @@ def test_commands_files_and_configs_of_the_readme_exist() -> None:
         assert find_config(name).exists()
 
 
-def test_the_examples_in_python_run(
+def test_the_python_examples_run(
     work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With the bundled sample instead of MNIST; the example for numpy agrees with the library."""
+    """MNIST is replaced by the bundled sample. The example for numpy agrees with the library."""
     entry = replace(SAMPLE, name="mnist", mirrors=MNIST.mirrors)
     monkeypatch.setitem(CATALOG, "mnist", entry)
     monkeypatch.setattr("softmax_cli.data.loading.MNIST", entry)

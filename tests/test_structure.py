@@ -23,11 +23,11 @@ PACKAGE = Path(softmax_cli.__file__).parent
 LAYERS = """
 softmax_cli model metrics calibration comparison backend config files errors
 solvers features augment pictures data
-training checkpoint explanation
-runs classifier evaluation report estimator export
+training regularization checkpoint explanation
+runs classifier evaluation batch report estimator export
 cli __main__
 """
-"""The layers, the lowest first; a module imports from its own layer and those below."""
+"""The layers, from the lowest to the highest. A module imports from its own layer and lower ones."""
 
 PLACES = {
     "click": ("cli",),
@@ -39,14 +39,18 @@ PLACES = {
     "jinja2": ("report.page",),
     "dask": ("backend",),
     "onnx": ("export",),
+    "pyarrow": ("data.readers.parquet",),
     "sklearn": ("estimator",),
     "numpy": ("",),
 }
-"""The only modules or packages that may import another package."""
+"""The only modules or packages that may import an external package."""
 
 
 def module_name(path: Path) -> str:
-    """Return the name of a module without that of the package; ``softmax_cli`` for the package itself."""
+    """Return the name of a module without that of the package.
+
+    The name of the package itself is ``softmax_cli``.
+    """
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(part for part in parts if part != "__init__") or "softmax_cli"
 
@@ -55,7 +59,10 @@ TREES = {module_name(path): ast.parse(path.read_text("utf-8")) for path in sorte
 
 
 def imports(module: str) -> Iterator[str]:
-    """Yield what a module imports anywhere in it; modules of the package without the package's name."""
+    """Yield the names of all imports in a module.
+
+    Modules of the package are named without the package.
+    """
     for node in ast.walk(TREES[module]):
         if isinstance(node, ast.Import):
             yield from (alias.name.removeprefix("softmax_cli.") for alias in node.names)
@@ -68,10 +75,10 @@ def imports(module: str) -> Iterator[str]:
 
 
 GRAPH = {module: set(imports(module)) & set(TREES) for module in TREES if module != "softmax_cli"}
-"""For each module, those that it imports; the package itself imports public names on demand."""
+"""The imports of each module; the package itself imports public names lazily."""
 
 
-def test_imports_go_down() -> None:
+def test_modules_import_only_from_their_own_layer_and_lower_ones() -> None:
     depth = {name: number for number, layer in enumerate(LAYERS.splitlines()) for name in layer.split()}
     for module, others in GRAPH.items():
         for other in others:
@@ -83,7 +90,7 @@ def test_imports_have_no_cycle() -> None:
     list(TopologicalSorter(GRAPH).static_order())  # raises CycleError, which names the modules
 
 
-def test_each_other_package_has_its_place() -> None:
+def test_external_packages_are_imported_only_by_their_modules() -> None:
     for module in TREES:
         used = {name.split(".")[0] for name in set(imports(module)) - set(TREES)}
         for package in used - sys.stdlib_module_names:
@@ -138,7 +145,7 @@ def test_public_names_are_listed_and_can_be_imported() -> None:
 
 
 def test_public_names_have_types(tmp_path: Path, pytestconfig: pytest.Config) -> None:
-    """In a program that imports the package, mypy reveals the signature of fit, and Any for no name."""
+    """mypy reveals the signature of `fit` in a program that imports the package, and no name is Any."""
     program = tmp_path / "program.py"
     lines = [f"reveal_type(softmax_cli.{name})" for name in softmax_cli.__all__]
     program.write_text("\n".join(["import softmax_cli", *lines]))
@@ -156,7 +163,7 @@ def test_public_names_have_types(tmp_path: Path, pytestconfig: pytest.Config) ->
 
 
 @pytest.mark.parametrize("kind", [str, Path])
-def test_paths_are_text_or_path_objects(
+def test_paths_are_strings_or_path_objects(
     kind: Any, model_file: Path, sample_test: Dataset, work: Path
 ) -> None:
     checkpoint = softmax_cli.load_checkpoint(kind(model_file))
@@ -189,7 +196,7 @@ def run(*line: object, **options: Any) -> str:
 
 
 def test_an_installed_wheel_trains_and_predicts(work: Path) -> None:
-    """In an environment in which the source tree is not visible."""
+    """The wheel is installed in an environment in which the source tree is not visible."""
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
     run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", "dist", PACKAGE.parent)
     venv.create("env", with_pip=False)

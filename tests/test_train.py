@@ -1,4 +1,4 @@
-"""`softmax train`: real runs, what they print, what they leave on disk, how they are resumed."""
+"""`softmax train`: output, files on disk, and resumed runs."""
 
 import json
 import re
@@ -30,7 +30,7 @@ SAMPLE_FOLDER = Path(data.__file__).parent / "sample"
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 
-def test_it_trains_saves_and_reports(invoke: Invoke, work: Path) -> None:
+def test_train_saves_and_reports_the_model(invoke: Invoke, work: Path) -> None:
     result = invoke("train", *SMALL, "--json", "--log", "run.jsonl")
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
@@ -42,11 +42,13 @@ def test_it_trains_saves_and_reports(invoke: Invoke, work: Path) -> None:
         "train_loss",
         "validation",
         "temperature",
+        "l2",
+        "l2_path",
         "converged",
         "seconds",
         "backup",
     }
-    assert found["converged"] is None  # only newton knows
+    assert found["converged"] is None  # known for newton only
     assert (found["checkpoint"], found["dataset"], found["epochs"]) == ("model.npz", "sample", 2)
     assert found["validation"]["accuracy"] > 0.8
     lines = [json.loads(line) for line in Path("run.jsonl").read_text().splitlines()]
@@ -57,7 +59,7 @@ def test_it_trains_saves_and_reports(invoke: Invoke, work: Path) -> None:
 
 
 def test_the_result_is_one_line(invoke: Invoke, work: Path) -> None:
-    """On stderr a line per epoch, without control characters; none with --quiet."""
+    """stderr has a line per epoch without control characters, and is empty with --quiet."""
     result = invoke("train", *SMALL)
     assert result.stdout.startswith("model.npz: sample, 2 epochs in ")
     assert "validation accuracy" in result.stdout
@@ -77,7 +79,7 @@ def test_a_temperature_from_few_images_has_a_warning(invoke: Invoke, work: Path)
     assert "warning" not in enough.stderr
 
 
-def test_flags_override_toml_and_toml_overrides_defaults(invoke: Invoke, work: Path) -> None:
+def test_options_override_toml_and_toml_overrides_defaults(invoke: Invoke, work: Path) -> None:
     Path("c.toml").write_text('epochs = 3\nl2 = 0\nmomentum = 0.5\ndataset = "sample"\n')
     invoke("train", "--config", "c.toml", "--epochs", 1)
     config = load_checkpoint("model.npz").config
@@ -89,7 +91,7 @@ def test_packaged_configs_work_and_hold_overrides_only(path: Path, invoke: Invok
     result = invoke("train", "--dataset", "sample", "--config", path.stem, "--json")
     assert result.exit_code == 0, result.stderr
     config, values = load_checkpoint("model.npz").config, tomllib.loads(path.read_text())
-    assert config == TrainConfig(**values, dataset="sample")
+    assert config == TrainConfig(**values | {"dataset": "sample"})
     assert (json.loads(result.stdout)["validation"] is None) == (config.validation_size == 0)
     assert re.search(rf"softmax train --config (configs/)?{path.stem}\b", path.read_text())
     defaults = asdict(TrainConfig(solver=config.solver, features=config.features))
@@ -110,7 +112,7 @@ def test_packaged_configs_work_and_hold_overrides_only(path: Path, invoke: Invok
         (["--calibrate", "--validation-size", "0"], ["calibrate needs validation images"]),
     ],
 )
-def test_bad_values_exit_with_2_and_write_nothing(
+def test_invalid_values_exit_with_2_and_write_nothing(
     arguments: list[str], parts: list[str], invoke: Invoke, work: Path
 ) -> None:
     Path("wrong.toml").write_text("learning_rat = 1")
@@ -118,7 +120,7 @@ def test_bad_values_exit_with_2_and_write_nothing(
     assert [path.name for path in work.iterdir()] == ["wrong.toml"]
 
 
-def test_an_output_that_cannot_be_written_is_found_before_training(invoke: Invoke, work: Path) -> None:
+def test_an_output_that_cannot_be_written_is_refused_before_training(invoke: Invoke, work: Path) -> None:
     result = invoke("train", *SMALL, "--output", "absent/model.npz")
     assert_fails(result, "absent", "does not exist")
     assert "training on" not in result.stderr
@@ -164,7 +166,7 @@ def test_a_model_of_another_run_is_kept_as_a_backup(invoke: Invoke, work: Path) 
 def test_a_folder_is_identified_by_its_content(
     invoke: Invoke, sample: Dataset, sample_test: Dataset, work: Path
 ) -> None:
-    """The sample in a folder is the sample; other data in a folder called mnist are not MNIST."""
+    """A folder with the sample is the sample; other data in a folder named mnist are not MNIST."""
     shutil.copytree(SAMPLE_FOLDER, "mine")
     invoke("train", "--dataset", "mine", "--epochs", 1, "--offline")
     assert load_checkpoint("model.npz").preparation == "digit"
@@ -177,8 +179,8 @@ def test_a_folder_is_identified_by_its_content(
     assert (found["dataset"], found["reference"], found["images"]) == ("mnist", None, 1000)
 
 
-def test_a_folder_is_found_again_until_it_moves(invoke: Invoke, sample_test: Dataset, work: Path) -> None:
-    """eval, report and train --resume use the last path of the data set."""
+def test_a_folder_is_found_until_it_is_moved(invoke: Invoke, sample_test: Dataset, work: Path) -> None:
+    """eval, report and train --resume use the path from which the data set was last read."""
     folder_of(Path("digits"), sample_test)
     invoke("train", "--dataset", "digits", "--schedule", "constant", "--epochs", 1)
     lines = ("eval",), ("eval", "--split", "train"), ("report",), ("train", "--resume", "--epochs", 2)
@@ -216,7 +218,7 @@ def test_divergence_is_an_error_and_keeps_the_last_finite_checkpoint(invoke: Inv
     assert load_checkpoint("model.npz").state.epoch == 0
 
 
-def test_without_a_network_the_sample_is_used_with_one_warning(invoke: Invoke, work: Path) -> None:
+def test_the_sample_is_used_with_one_warning_if_there_is_no_network(invoke: Invoke, work: Path) -> None:
     result = invoke("train", "--epochs", 1, "--offline")
     assert result.exit_code == 0
     assert result.stderr.count("warning: ") == 1
@@ -241,7 +243,7 @@ def test_resume_of_a_complete_run_changes_nothing(invoke: Invoke, work: Path) ->
         (["--config", "c.toml"], ["momentum 0.9", "0.1"]),
     ],
 )
-def test_resume_refuses_another_run_naming_both_values(
+def test_resume_refuses_changed_options_and_names_both_values(
     arguments: list[str], parts: list[str], invoke: Invoke, sample_test: Dataset, work: Path
 ) -> None:
     Path("c.toml").write_text("momentum = 0.1")
@@ -274,7 +276,7 @@ def test_resume_may_change_the_patience(invoke: Invoke, work: Path) -> None:
 
 
 class Running:
-    """A `softmax train` in a process of its own, whose stderr is read line by line."""
+    """A `softmax train` in its own process, whose stderr is read line by line."""
 
     def __init__(self, *arguments: object) -> None:
         line = [sys.executable, "-u", "-m", "softmax_cli", "train", *map(str, arguments)]
@@ -379,7 +381,7 @@ def test_the_second_signal_stops_at_once() -> None:
         (("--features", "fourier", "--fourier-dimension", "800", "--epochs", "3"), 0.979),
     ],
 )
-def test_accuracy_on_mnist(
+def test_accuracy_on_mnist_is_that_of_the_readme(
     options: tuple[str, ...], least: float, full_mnist: Path, invoke: Invoke, tmp_path: Path
 ) -> None:
     """The mean of three seeds on the test set is what the README states."""

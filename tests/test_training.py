@@ -1,4 +1,4 @@
-"""`fit`, the solver sgd and the validation split: exact, repeatable, and resumable at every epoch."""
+"""`fit`, the solver sgd and the validation split."""
 
 import math
 import os
@@ -68,17 +68,17 @@ def evaluate(state: State, data: Dataset, rows: np.ndarray) -> Scores:
 
 
 def as_bytes(state: State) -> tuple[Any, ...]:
-    """Return all that a state holds; two of them are equal if and only if the states are, byte by byte."""
+    """Return a state as bytes, which are equal if and only if the states are."""
     arrays = (*state.model, *state.last, *state.velocity)
     numbers = state.epoch, state.temperature, state.best_epoch, state.stale, repr(state.history)
     return *((array.dtype, array.shape, array.tobytes()) for array in arrays), *numbers
 
 
-# The steps.
+# The steps
 
 
 def slow_features(state: State, data: Dataset) -> tuple[list[list[float]], float]:
-    """Return the features of each image in float64, and the factor of the learning rate of the weights."""
+    """Return the features of each image in float64, and the gain."""
     images = deskew(data.images) if state.features.image_stages else data.images
     rows = [[value / 255 for value in image.ravel().tolist()] for image in images]
     if not state.features.vector_stages:
@@ -98,7 +98,7 @@ def slow_features(state: State, data: Dataset) -> tuple[list[list[float]], float
 
 def slow_sgd(config: TrainConfig, data: Dataset) -> tuple[list[list[float]], list[float], list[float]]:
     """Train in float64, one image, class and feature at a time, by the definition."""
-    rows, gain = slow_features(start(config, data), data)
+    rows, gain = slow_features(start(config, data, everything(data)), data)
     n, d, k = len(data), len(rows[0]), len(data.class_names)
     w, vw = [[0.0] * k for _ in range(d)], [[0.0] * k for _ in range(d)]
     b, vb = [0.0] * k, [0.0] * k
@@ -163,7 +163,7 @@ def test_training_agrees_with_a_slow_loop(tiny: Dataset, config: TrainConfig) ->
 
 @pytest.mark.parametrize("batch_size", [51, 10**12, 10**20])
 def test_a_batch_is_no_larger_than_the_data_set(tiny: Dataset, batch_size: int) -> None:
-    """A batch size above the number of images gives one batch, and takes no more memory."""
+    """A batch size above the number of images gives one batch and requires no more memory."""
     one, all_at_once = (
         train(TrainConfig(epochs=1, batch_size=size), tiny, everything(tiny))[-1] for size in (50, batch_size)
     )
@@ -171,7 +171,7 @@ def test_a_batch_is_no_larger_than_the_data_set(tiny: Dataset, batch_size: int) 
 
 
 def test_only_the_training_rows_are_used(tiny: Dataset) -> None:
-    """Training on some rows of a data set is training on a data set of those images alone."""
+    """The result is that of training on a data set of these images alone."""
     config = TrainConfig(epochs=2, batch_size=8)
     chosen, held = hold_out(tiny.labels, 0.3, 0)
     part = replace(tiny, images=tiny.images[chosen], labels=tiny.labels[chosen])
@@ -184,8 +184,8 @@ def test_only_the_training_rows_are_used(tiny: Dataset) -> None:
     ("schedule", "expected"),
     [("constant", [0.8, 0.8, 0.8, 0.8, 0.8]), ("cosine", [0.8, 0.6, 0.4, 0.2, 0.0])],
 )
-def test_learning_rate_schedules(schedule: str, expected: list[float]) -> None:
-    """The cosine falls to 3/4, 1/2 and 1/4 of the rate after 1/3, 1/2 and 2/3 of the steps."""
+def test_learning_rates_follow_the_schedule(schedule: str, expected: list[float]) -> None:
+    """The cosine decreases to 3/4, 1/2 and 1/4 of the rate after 1/3, 1/2 and 2/3 of the steps."""
     config = TrainConfig(learning_rate=0.8, schedule=schedule)
     found = [learning_rate(step, 600, config) for step in (0, 200, 300, 400, 600)]
     assert found == pytest.approx(expected, rel=1e-12, abs=1e-15)
@@ -213,14 +213,16 @@ def test_steps_per_epoch(images: int, batch_size: int, steps: int) -> None:
     assert steps_per_epoch(images, TrainConfig(batch_size=batch_size)) == steps
 
 
-def test_training_learns_the_sample(sample: Dataset, sample_test: Dataset) -> None:
+def test_training_with_the_defaults_reaches_about_90_percent_on_the_sample(
+    sample: Dataset, sample_test: Dataset
+) -> None:
     """With the defaults, the accuracy on the test images of the sample is about 90 %."""
     state = train(TrainConfig(), sample, hold_out(sample.labels, 0.1, 0))[-1]
     assert 0.87 < evaluate(state, sample_test, np.arange(1000)).accuracy < 0.93
     assert state.history[-1].train_loss < 0.25 < state.history[0].train_loss < math.log(10)
 
 
-# Repeatable.
+# Repeated runs
 
 
 def test_the_same_seed_twice_is_byte_equal(small: Dataset, split: Split) -> None:
@@ -229,7 +231,7 @@ def test_the_same_seed_twice_is_byte_equal(small: Dataset, split: Split) -> None
     assert one == other
 
 
-def test_another_seed_gives_another_run(small: Dataset, split: Split) -> None:
+def test_another_seed_gives_a_different_run(small: Dataset, split: Split) -> None:
     runs = [train(TrainConfig(batch_size=64, epochs=1, seed=seed), small, split)[-1] for seed in (0, 1)]
     assert as_bytes(runs[0]) != as_bytes(runs[1])
     assert np.abs(runs[0].last.weights - runs[1].last.weights).max() > 1e-3
@@ -248,7 +250,7 @@ np.savez(sys.argv[1], *state.last)
 
 
 def test_blas_threads_change_no_more_than_rounding(tmp_path: Path) -> None:
-    """One and two BLAS threads may add in another order; the weights differ by at most 1e-6."""
+    """With two BLAS threads, sums may have another order; the weights differ by at most 1e-6."""
     found = []
     for threads in ("1", "2"):
         path = tmp_path / f"{threads}.npz"
@@ -260,11 +262,11 @@ def test_blas_threads_change_no_more_than_rounding(tmp_path: Path) -> None:
         np.testing.assert_allclose(found[0][name], found[1][name], rtol=0, atol=1e-6)
 
 
-# Resumable.
+# Resumed runs
 
 
 NOISY = TrainConfig(batch_size=64, epochs=5, learning_rate=3.0, schedule="constant")
-"""A run whose validation loss does not fall in every epoch, so that best and last model differ."""
+"""A run whose validation loss does not fall in every epoch: the best and the last model differ."""
 
 
 @pytest.mark.parametrize(
@@ -279,7 +281,7 @@ NOISY = TrainConfig(batch_size=64, epochs=5, learning_rate=3.0, schedule="consta
     ids=["plain", "patience", "calibrated", "without validation", "fourier"],
 )
 def test_a_run_resumed_from_any_epoch_is_byte_equal(small: Dataset, config: TrainConfig) -> None:
-    """Every later state, not only the last, is that of the run that was not interrupted."""
+    """Every later state, not only the last one, is equal to that of the uninterrupted run."""
     states = [start(config, small), *fit(config, small)]
     whole = list(map(as_bytes, states))
     for stop in range(len(states)):
@@ -302,7 +304,7 @@ def test_a_run_resumed_without_its_velocity_differs(small: Dataset, split: Split
 
 
 def test_training_modifies_no_state(tiny: Dataset) -> None:
-    """A state that was given or yielded is not changed by the epochs after it."""
+    """States that were passed or yielded are not changed by later epochs."""
     config = TrainConfig(epochs=3, batch_size=16)
     begun = start(TrainConfig(), tiny)
     seen = [(begun, as_bytes(begun))]
@@ -313,9 +315,9 @@ def test_training_modifies_no_state(tiny: Dataset) -> None:
 
 @pytest.mark.parametrize("stop_at", [1, 2, 4, 5, 6, 9, 10])
 def test_a_stop_drops_the_unfinished_epoch(tiny: Dataset, stop_at: int) -> None:
-    """It may be asked for after each of the 4 steps of an epoch, and after the epoch; it acts at once.
+    """A stop after any of the 4 steps of an epoch, or after the epoch, takes effect at once.
 
-    The run that continues from there ends like one that was never stopped.
+    A run that continues from there ends like an uninterrupted one.
     """
     config = TrainConfig(epochs=3, batch_size=16)
     whole = train(config, tiny, everything(tiny))
@@ -341,7 +343,7 @@ def test_progress_is_the_number_of_images_of_each_step(tiny: Dataset) -> None:
     assert [count for count in images if count] == [16, 16, 16, 2] * 3
 
 
-# The best epoch, and patience.
+# The best epoch, and patience
 
 
 def script(monkeypatch: pytest.MonkeyPatch, losses: Iterable[float]) -> None:
@@ -365,7 +367,9 @@ def script(monkeypatch: pytest.MonkeyPatch, losses: Iterable[float]) -> None:
         ([3, 1, 2.5, 2, 4], 0, 5, 2),
     ],
 )
-def test_patience_and_the_best(tiny: Dataset, monkeypatch, losses, patience, epochs, best) -> None:
+def test_patience_stops_the_run_and_the_best_model_is_kept(
+    tiny: Dataset, monkeypatch, losses, patience, epochs, best
+) -> None:
     """Training ends after `patience` epochs without a lower validation loss.
 
     The model is that of the epoch with the lowest loss, and the first of those if several are equal.
@@ -401,7 +405,7 @@ def test_more_patience_continues_a_run_that_stopped(tiny: Dataset, monkeypatch) 
 
 @pytest.mark.parametrize("options", [{}, {"features": "deskew"}, {"features": "fourier"}], ids=str)
 def test_the_model_has_the_lowest_validation_loss(small: Dataset, split: Split, options) -> None:
-    """Its scores on images that are not prepared are exactly those of the best epoch in the history."""
+    """Its scores on unprepared images are exactly those of the best epoch in the history."""
     states = train(replace(NOISY, **options), small, split)
     final = states[-1]
     losses = [epoch.validation_loss for epoch in final.history]
@@ -429,17 +433,19 @@ def test_without_validation_images_the_last_model_is_kept(tiny: Dataset) -> None
         (5, 3, 3, True),
     ],
 )
-def test_a_run_is_complete(tiny: Dataset, epoch: int, stale: int, patience: int, complete: bool) -> None:
-    """After all of its epochs (10), or if the patience is exhausted; patience 0 never is."""
+def test_a_run_is_complete_after_all_epochs_or_without_patience_left(
+    tiny: Dataset, epoch: int, stale: int, patience: int, complete: bool
+) -> None:
+    """A run is complete after 10 epochs or if the patience is exhausted; patience 0 has no effect."""
     state = replace(start(TrainConfig(), tiny), epoch=epoch, stale=stale)
     assert is_complete(state, TrainConfig(patience=patience)) is complete
 
 
-# Calibration.
+# Calibration
 
 
 def test_calibration_changes_nothing_but_the_temperature(small: Dataset, split: Split) -> None:
-    """The run is the same; the parameters of the model are divided by the best temperature."""
+    """The run is the same, but the parameters of the model are divided by the best temperature."""
     config = replace(NOISY, epochs=6)
     plain, calibrated = train(config, small, split), train(replace(config, calibrate=True), small, split)
     for one, other in zip(plain, calibrated, strict=True):
@@ -463,11 +469,11 @@ def test_newton_can_be_calibrated(small: Dataset, split: Split) -> None:
     )
 
 
-# Features.
+# Features
 
 
 @pytest.mark.parametrize(("text", "least"), [("pixels", 0.87), ("deskew", 0.92), ("fourier", 0.95)])
-def test_every_feature_stage_raises_the_accuracy(
+def test_every_feature_stage_increases_the_accuracy(
     sample: Dataset, sample_test: Dataset, text: str, least: float
 ) -> None:
     state = train(TrainConfig(features=text, validation_size=0, epochs=8), sample, everything(sample))[-1]
@@ -475,7 +481,7 @@ def test_every_feature_stage_raises_the_accuracy(
 
 
 @pytest.mark.parametrize("text", ["deskew", "fourier"])
-def test_newton_finds_the_optimum_for_other_features(sample: Dataset, text: str) -> None:
+def test_newton_reaches_the_optimum_for_other_features(sample: Dataset, text: str) -> None:
     """The objective of 60 epochs of gradient descent is a little above it."""
     sample = replace(sample, images=sample.images[:2000], labels=sample.labels[:2000])
     config = TrainConfig(features=text, l2=1e-3, validation_size=0, epochs=60, batch_size=400, seed=2)
@@ -492,11 +498,11 @@ def test_newton_finds_the_optimum_for_other_features(sample: Dataset, text: str)
     assert low * (1 - 1e-5) < high < 1.05 * low
 
 
-# Solvers of others.
+# External solvers
 
 
 def test_a_registered_solver_trains_through_fit(tiny: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The registry has its facts; the module in `softmax_cli.solvers` has `solve` and `memory`."""
+    """The registry has its properties; the module in `softmax_cli.solvers` has `solve` and `memory`."""
 
     def solve(objective: Objective, config: TrainConfig, begun: Progress) -> Iterator[Step]:
         model = begun.model
@@ -526,15 +532,15 @@ def test_a_registered_solver_trains_through_fit(tiny: Dataset, monkeypatch: pyte
     assert losses[0] == pytest.approx(math.log(3))
     assert losses == sorted(losses, reverse=True)
     assert is_complete(states[-1], config)
-    assert states[-1].model is states[-1].last  # although the first one has the lowest validation loss
+    assert states[-1].model is states[-1].last  # the first one has the lowest validation loss
 
 
-# Divergence.
+# Divergence
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_a_learning_rate_that_is_too_large_diverges(sample: Dataset, schedule: str) -> None:
-    """The error names epoch, step and learning rate, and recommends a smaller one."""
+    """The error contains the epoch, the step and the learning rate, and recommends a smaller one."""
     config = TrainConfig(learning_rate=1e10, schedule=schedule)
     with pytest.raises(
         DivergenceError, match=r"epoch 1, step \d, with learning rate 1e\+10: .* a smaller --learning-rate"
@@ -543,7 +549,7 @@ def test_a_learning_rate_that_is_too_large_diverges(sample: Dataset, schedule: s
 
 
 def test_divergence_names_the_step_whose_loss_is_not_finite(tiny: Dataset) -> None:
-    """Step 1 overflows float32, and the loss of step 2 shows it; no further step is made."""
+    """Step 1 overflows float32, which the loss of step 2 shows; no further step is made."""
     calls = []
     config = TrainConfig(learning_rate=1e60, batch_size=16, schedule="constant")
     with pytest.raises(DivergenceError, match=r"epoch 1, step 2, with learning rate 1e\+60"):
@@ -551,15 +557,15 @@ def test_divergence_names_the_step_whose_loss_is_not_finite(tiny: Dataset) -> No
     assert len(calls) == 1
 
 
-def test_divergence_in_the_last_step_is_noticed(tiny: Dataset) -> None:
-    """If one step is the whole epoch, its loss is finite, and only the parameters show it."""
+def test_divergence_in_the_last_step_is_detected(tiny: Dataset) -> None:
+    """If an epoch has one step, its loss is finite, and only the parameters are not."""
     config = TrainConfig(learning_rate=1e60, batch_size=50, schedule="constant")
     with pytest.raises(DivergenceError, match="epoch 1, step 1, "):
         train(config, tiny, everything(tiny))
 
 
 @pytest.mark.parametrize("rate", [1e10, 1e38])
-def test_divergence_that_only_validation_shows_is_noticed(sample: Dataset, rate: float) -> None:
+def test_divergence_that_only_validation_shows_is_detected(sample: Dataset, rate: float) -> None:
     """Weights that float32 can represent may give evidence that it cannot."""
     config = TrainConfig(learning_rate=rate, batch_size=5000)
     with pytest.raises(DivergenceError, match=r"diverged in epoch \d(, step 1)?, with"):
@@ -590,13 +596,13 @@ def test_the_remedy_for_divergence_suits_the_solver(
     tiny: Dataset, monkeypatch: pytest.MonkeyPatch, solver: str, where: str, remedy: str
 ) -> None:
     """Newton has no learning rate to lower."""
-    monkeypatch.setattr(features, "evidence_of", lambda model, _, images: np.full((len(images), 3), np.inf))
+    monkeypatch.setattr(features, "evidence", lambda model, x: np.full((len(x), 3), np.inf))
     with pytest.raises(DivergenceError) as caught:
         list(fit(TrainConfig(solver=solver), tiny))
     assert str(caught.value) == f"training diverged in {where}: a value is not finite; {remedy}"
 
 
-# The validation split.
+# The validation split
 
 
 @settings(deadline=None, derandomize=True, database=None)
@@ -606,9 +612,10 @@ def test_the_remedy_for_divergence_suits_the_solver(
     st.integers(0, 9),
 )
 def test_the_split_is_stratified_exact_and_disjoint(counts: list[int], fraction: float, seed: int) -> None:
-    """Each image is in one part; round(fraction · n) are for validation, of each class within 1 of its share.
+    """The sizes are exact, and each class is within one image of its fraction.
 
-    With fraction 0, all images are for training; otherwise, an empty part is refused.
+    Each image is in one part. With fraction 0, all images are for training; otherwise, an empty part is an
+    error.
     """
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts)).astype(np.uint8)
     n = len(labels)
@@ -651,13 +658,13 @@ def test_a_split_with_an_empty_part_is_refused(fraction: float, part: str) -> No
         hold_out(labels, fraction, 0)
 
 
-# Shuffling of images that do not fit in memory.
+# Shuffling of images that do not fit in memory
 
 
 def test_images_that_do_not_fit_in_memory_are_shuffled_in_blocks(
     sample: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each order is a permutation; the rows of a block stay together; it depends on seed and epoch."""
+    """Each order is a permutation that depends on seed and epoch; rows of a block stay together."""
     monkeypatch.setattr(sgd, "fits_in_memory", lambda images: False)
     monkeypatch.setattr(sgd, "SHUFFLE_BLOCK", 100 * 784)
     rows = np.arange(7, 1007)

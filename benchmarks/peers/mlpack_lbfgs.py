@@ -1,8 +1,9 @@
-"""mlpack's softmax_regression, which is L-BFGS in float64 from a random start.
+"""mlpack's softmax_regression: L-BFGS in float64 from a random start.
 
-Its objective is the mean cross-entropy + lambda/2 · ‖parameters‖², so lambda = l2; but its penalty takes
-in the bias, which cannot be turned off. The model does not give its weights away, so they are read off
-the log-odds of the origin and of each pixel alone, log p(e_j) − log p(0), up to a constant for all classes.
+Its objective is the mean cross-entropy + lambda/2 · ‖parameters‖², so lambda = l2. The penalty includes
+the bias, and this cannot be turned off. The model does not expose its weights. They are computed from its
+probabilities for the origin and for each unit vector e_j as log p(e_j) − log p(0), up to a constant for all
+classes.
 """
 
 import mlpack

@@ -1,4 +1,4 @@
-"""What the peers share: reading the training images, and saving what was learned."""
+"""Functions that the peers share: read the images, save the weights."""
 
 import sys
 from pathlib import Path
@@ -7,17 +7,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 L2 = 1e-4
-"""The penalty is L2/2 · ‖W‖², beside the mean cross-entropy; the bias is free."""
+"""Factor of the penalty L2/2 · ‖W‖², added to the mean cross-entropy; the bias is not regularized."""
 
 
 def arguments() -> tuple[Path, Path, int]:
-    """Return what each peer is called with: the folder of the IDX files, the output, the iterations."""
+    """Return the arguments of a peer: folder of the IDX files, output, iterations."""
     data, output, iterations = sys.argv[1:]
     return Path(data), Path(output), int(iterations)
 
 
 def load(data: Path, split: str = "train") -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Return pixels in [0, 1], float32 (n, 784), and labels (n,) of the split ``train`` or ``t10k``."""
+    """Return pixels in [0, 1], float32 (n, 784), and labels (n,) of a split.
+
+    `split` is ``train`` or ``t10k``.
+    """
     raw = np.fromfile(data / f"{split}-images-idx3-ubyte", np.uint8, offset=16)
     pixels = raw.reshape(-1, 784).astype(np.float32)
     pixels /= 255

@@ -1,6 +1,7 @@
-"""scikit-learn's LogisticRegression with saga, recommended for many images; see sklearn_lbfgs.py for C.
+"""scikit-learn's LogisticRegression with saga, recommended for many images.
 
-Four pixels in five are 0, and saga is faster on a sparse matrix (CSR), so it gets one.
+The images are a sparse matrix (CSR), which is faster because four of five pixels are 0. See sklearn_lbfgs.py
+for C.
 """
 
 import warnings
@@ -12,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 data, output, epochs = mnist.arguments()
 pixels, labels = mnist.load(data)
-warnings.simplefilter("ignore", ConvergenceWarning)  # stopping at the cap is what is asked for
+warnings.simplefilter("ignore", ConvergenceWarning)  # runs are stopped at the limit on purpose
 model = LogisticRegression(
     C=1 / (mnist.L2 * len(labels)), solver="saga", max_iter=epochs, tol=1e-7, random_state=0
 )

@@ -1,6 +1,6 @@
-"""scikit-learn-intelex's LogisticRegression with lbfgs: what its patch puts in scikit-learn's place.
+"""scikit-learn-intelex's replacement of LogisticRegression, with lbfgs.
 
-Called as scikit-learn's own, so C = 1 / (l2 · n); see sklearn_lbfgs.py.
+The arguments are those of scikit-learn, with C = 1 / (l2 · n); see sklearn_lbfgs.py.
 """
 
 import warnings
@@ -11,7 +11,7 @@ from sklearnex.linear_model import LogisticRegression
 
 data, output, iterations = mnist.arguments()
 pixels, labels = mnist.load(data)
-warnings.simplefilter("ignore", ConvergenceWarning)  # stopping at the cap is what is asked for
+warnings.simplefilter("ignore", ConvergenceWarning)  # runs are stopped at the limit on purpose
 model = LogisticRegression(C=1 / (mnist.L2 * len(labels)), solver="lbfgs", max_iter=iterations, tol=1e-7)
 model.fit(pixels, labels)
 mnist.save(output, model.coef_.T, model.intercept_)

@@ -1,4 +1,7 @@
-"""PyTorch: the same as torch_sgd.py, with batches from a DataLoader, as PyTorch's tutorials do it."""
+"""PyTorch: as torch_sgd.py, with batches from a DataLoader.
+
+This is how the tutorials of PyTorch do it.
+"""
 
 import mnist
 import torch

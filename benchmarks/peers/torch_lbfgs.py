@@ -1,4 +1,7 @@
-"""PyTorch's LBFGS on all images at once, with its strong Wolfe line search; iterations at most as given."""
+"""PyTorch's LBFGS on all images, with its strong Wolfe line search.
+
+The argument is the largest number of iterations.
+"""
 
 import mnist
 import torch
@@ -21,7 +24,7 @@ optimizer = torch.optim.LBFGS(
 
 
 def objective() -> torch.Tensor:
-    """Return the objective, with the gradient in place."""
+    """Return the objective and compute its gradient."""
     optimizer.zero_grad()
     loss = cross_entropy(torch.addmm(bias, x, weights), y) + mnist.L2 / 2 * weights.square().sum()
     loss.backward()

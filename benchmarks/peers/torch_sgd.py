@@ -1,4 +1,7 @@
-"""PyTorch: mini-batches of 256 cut from tensors in memory, SGD with momentum 0.9, rate 0.5 along a cosine."""
+"""PyTorch: SGD with momentum on mini-batches that are cut from tensors.
+
+The batch size is 256, the momentum 0.9 and the learning rate 0.5 with a cosine schedule.
+"""
 
 import mnist
 import torch

@@ -1,10 +1,11 @@
-"""Vowpal Wabbit: one against all with the logistic loss, by its L-BFGS; a pass is an evaluation.
+"""Vowpal Wabbit: one against all with the logistic loss, by its L-BFGS.
 
-It has no softmax loss, so it minimises something else: for each class, the logistic loss of that class
-against the others. With --bfgs its penalty, l2/2 · ‖W‖², joins the sum over the images, not the mean, so
-l2 is given times n; the bias is free. (Its default online updates take l2 per example, against a rate that
-they adapt, and learned far less with 1e-4.) Its own text format and a cache are what its documentation
-recommends for several passes. The weights are read off the scores of the origin and of each pixel alone.
+It has no softmax loss and minimises another objective: for each class, the logistic loss of that class
+against the others. With --bfgs, its penalty l2/2 · ‖W‖² is added to the sum over the images, not to the mean,
+so that l2 is multiplied by n. The bias is not regularized. (The default online updates apply l2 per example
+and adapt the learning rate; with l2 1e-4, their loss was much higher.) One pass is one evaluation of the
+objective. The documentation recommends the text format and a cache for several passes. The weights are
+computed from the scores of the origin and of each unit vector.
 """
 
 import tempfile
@@ -17,7 +18,10 @@ from vowpalwabbit import Workspace
 
 
 def write_examples(path: Path, pixels: NDArray[np.float32], labels: NDArray[np.uint8]) -> None:
-    """Write ``label | pixel:value ...`` per image; classes count from 1, black pixels are left out."""
+    """Write a line ``label | pixel:value ...`` per image.
+
+    Classes are numbered from 1; black pixels are left out.
+    """
     values = [f"{level / 255:.4g}" for level in range(256)]
     words = [[f"{pixel}:{value}" for value in values] for pixel in range(784)]
     with path.open("w") as file:

@@ -1,1 +1,1 @@
-"""The command line: `main`, and one module per command with a click command called `command`."""
+"""The command line: `main`, and one module with a `command` for each command."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     type=click.Choice(["test", "validation", "train"]),
     default="test",
     show_default=True,
-    help="Images to use: the test set, the validation images, or those trained on.",
+    help="Images to use: the test set, the validation images, or the training images.",
 )
 @click.option(
     "--reliability",
@@ -34,6 +34,13 @@ if TYPE_CHECKING:
     metavar="OTHER.npz",
     help="Compare with another checkpoint (McNemar's exact test).",
 )
+@click.option(
+    "--errors",
+    type=click.Path(path_type=Path),
+    metavar="FILE.csv",
+    help="Write the misclassified images to a file.",
+)
+@options.skip_bad
 @options.data
 @options.as_json
 def command(
@@ -42,6 +49,8 @@ def command(
     split: str,
     reliability: bool,
     other: Path | None,
+    errors: Path | None,
+    skip_bad: bool,
     data_dir: Path | None,
     offline: bool,
     as_json: bool,
@@ -53,10 +62,14 @@ def command(
       softmax eval --split validation
     """
     from softmax_cli import evaluation
+    from softmax_cli.batch import write_errors
+    from softmax_cli.files import check_writable
 
+    if errors:
+        check_writable(errors)
     classifier = options.load_classifier(checkpoint)
     rival = options.load_classifier(other) if other else None
-    source = options.make_source(data_dir, offline)
+    source = options.make_source(data_dir, offline, reading=options.reading_of(skip_bad))
     data = evaluation.load_evaluation_data(classifier, dataset, split, source, checkpoint)
     if rival and other:
         evaluation.check_comparable(classifier, rival, split)
@@ -65,6 +78,8 @@ def command(
     rows = evaluation.rows_of_split(classifier, data, split)
     ours = evaluation.evaluate(classifier, data, rows)
     result = evaluation.describe_evaluation(classifier, data, split, ours)
+    if errors:
+        write_errors(classifier, data, rows, errors)
     if rival and other:
         theirs = evaluation.evaluate(rival, data, rows)
         comparison = evaluation.compare_evaluations(ours, theirs)
@@ -120,7 +135,7 @@ def _before_calibration(result: dict[str, Any]) -> list[str]:
 
 
 def _reference(result: dict[str, Any]) -> list[str]:
-    """Return a sentence that compares the accuracy with the usual range, if that is known."""
+    """Return a sentence about the accuracy and its usual range, if that is known."""
     from softmax_cli.data.catalog import CATALOG, Usual, compare_accuracy
 
     if not result["reference"]:

@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from softmax_cli.cli import options
 from softmax_cli.cli.terminal import escape, table
+
+if TYPE_CHECKING:
+    from softmax_cli.data.readers import ReadOptions
 
 
 @click.command()
@@ -18,10 +21,16 @@ from softmax_cli.cli.terminal import escape, table
     metavar="FILE.png",
     help="Draw sample images of a data set to a file.",
 )
+@options.reading
 @options.data
 @options.as_json
 def command(
-    checkpoint: Path, sheet: Path | None, data_dir: Path | None, offline: bool, as_json: bool
+    checkpoint: Path,
+    sheet: Path | None,
+    reading: "ReadOptions",
+    data_dir: Path | None,
+    offline: bool,
+    as_json: bool,
 ) -> None:
     """Describe a checkpoint, or a data set.
 
@@ -33,7 +42,7 @@ def command(
       softmax info mnist --sheet mnist.png
     """
     if is_dataset(checkpoint):
-        source = options.make_source(data_dir, offline)
+        source = options.make_source(data_dir, offline, reading=reading)
         text = _describe_dataset(checkpoint, sheet, source, as_json)
     elif sheet:
         raise click.UsageError("--sheet needs a data set, not a checkpoint.")
@@ -115,11 +124,17 @@ def _checkpoint_text(path: Path, meta: dict[str, Any], features: str, unfinished
         f"options    {', '.join(f'{key} {value}' for key, value in config.items())}",
         f"epochs     {meta['epoch']} of {meta['config']['epochs']}{unfinished}, "
         f"weights of epoch {meta['best_epoch']}",
+        *_l2_path(meta["l2_path"], meta["config"]["l2"]),
         *_scores(meta["scores"], meta["temperature"] != 1),
         *_calibration(meta["temperature"]),
         f"run        {meta['run'].get('seconds', 0):.1f} s, {_versions(meta['run'])}",
     ]
     return "\n".join(map(escape, lines))
+
+
+def _l2_path(path: list[dict[str, float]], chosen: float) -> list[str]:
+    tried = ", ".join(f"{point['l2']:g} ({point['validation_loss']:.4f})" for point in path)
+    return [f"l2         {chosen:g}, chosen by validation loss from {tried}"] if path else []
 
 
 def _scores(scores: dict[str, Any] | None, is_calibrated: bool) -> list[str]:

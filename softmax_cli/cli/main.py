@@ -20,8 +20,9 @@ COMMANDS = {
     "download": "Download mnist or fashion-mnist into the cache and verify it.",
     "train": "Train softmax regression and save a checkpoint after every epoch.",
     "eval": "Evaluate a model: accuracy, loss and confusion matrix.",
-    "predict": "Classify PNG or JPEG pictures of any size.",
+    "predict": "Classify pictures of any size, or all images of a data file.",
     "report": "Write an HTML page about a model: scores, mistakes, weights, a board to draw on.",
+    "export": "Write a model as an ONNX file, which runs without this package.",
     "info": "Describe a checkpoint, or a data set.",
 }
 """The commands, in the order in which they are used, with the first sentence of their help."""
@@ -34,11 +35,11 @@ SYNONYMS = {
     "--regularization": "--l2",
     "--weight-decay": "--l2",
 }
-"""Options of other programs, and what they are called here."""
+"""Options of other programs, and their names here."""
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command when it is used, and turns errors into exit codes."""
+    """Group that imports commands when they are used, and maps errors to exit codes."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the commands."""
@@ -69,7 +70,10 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; exit with 1 if it fails, 2 for wrong usage, 130 or 143 after a signal."""
+        """Run a command and set the exit code.
+
+        It is 1 after an error, 2 for wrong usage, and 130 or 143 after a signal.
+        """
         from softmax_cli.cli.messages import log_to_stderr
 
         if sys.stderr is None:  # closed: messages are lost, but the work is done

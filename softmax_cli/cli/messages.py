@@ -12,7 +12,10 @@ from softmax_cli.cli.terminal import escape
 
 
 class _StderrHandler(logging.Handler):
-    """Prints log messages, with the level of warnings and errors, without breaking a progress bar."""
+    """Handler that prints log messages without breaking a progress bar.
+
+    Warnings and errors are marked with their level.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.exc_info and os.environ.get("SOFTMAX_DEBUG") == "1":
@@ -33,7 +36,7 @@ class _StderrHandler(logging.Handler):
 
 @contextmanager
 def log_to_stderr() -> Iterator[None]:
-    """Show the messages that the library logs, from level INFO on, while the block runs."""
+    """Show the messages that the library logs while the block runs, from INFO on."""
     log = logging.getLogger("softmax_cli")
     handler = _StderrHandler()
     log.addHandler(handler)

@@ -14,6 +14,7 @@ from softmax_cli.config import DEFAULT_CHECKPOINT, TrainConfig, option_name
 if TYPE_CHECKING:
     from softmax_cli.classifier import Classifier
     from softmax_cli.data.download import Source
+    from softmax_cli.data.readers import ReadOptions
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ checkpoint = click.option(
 
 
 def model(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the checkpoint of the model, as the argument MODEL or the option --checkpoint."""
+    """Add the argument MODEL and the option --checkpoint for the model."""
 
     @functools.wraps(function)
     def command(model: Path | None, checkpoint: Path, **rest: Any) -> Any:
@@ -74,12 +75,57 @@ def data(function: Callable[..., Any]) -> Callable[..., Any]:
     return _data_dir(_offline(function))
 
 
+def reading(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options for pictures as data, which the command gets as `ReadOptions` called `reading`."""
+
+    @functools.wraps(function)
+    def command(image_size: str | None, preparation: str | None, skip_bad: bool, **rest: Any) -> Any:
+        from softmax_cli.data.readers import ReadOptions
+
+        size = None if image_size is None else _image_size(image_size)
+        return function(reading=ReadOptions(size, preparation, skip_bad), **rest)
+
+    size = click.option(
+        "--image-size",
+        metavar="ROWSxCOLS",
+        help="Size of the images made from pictures, at most 64x64.  [default: the most frequent size]",
+    )
+    preparation = click.option(
+        "--preparation",
+        type=click.Choice(["plain", "digit"]),
+        help="Resize pictures, or draw them as MNIST draws digits.  [default: plain]",
+    )
+    return size(preparation(skip_bad(command)))
+
+
+skip_bad = click.option("--skip-bad", is_flag=True, help="Leave out pictures that cannot be read.")
+
+
+def reading_of(skip_bad: bool) -> "ReadOptions":
+    """Return the options for pictures of a command that takes only --skip-bad."""
+    from softmax_cli.data.readers import ReadOptions
+
+    return ReadOptions(skip_bad=skip_bad)
+
+
+def _image_size(text: str) -> tuple[int, int]:
+    """Return rows and columns from ``28x28`` or ``28``."""
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isascii() and part.isdigit() and len(part) < 4 for part in parts):
+        raise click.BadParameter(f"{text!r} is not of the form 28x28 or 28.", param_hint="'--image-size'")
+    return int(parts[0]), int(parts[-1])
+
+
 def training(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add an option for each field of `TrainConfig`, with its help and limits."""
+    """Add an option for each field of `TrainConfig` that has one, with its help and limits."""
     for item in reversed(fields(TrainConfig)):
+        if not item.metadata.get("flag", True):
+            continue
         kind: Any = item.type
         if "choices" in item.metadata:
             kind = click.Choice(tuple(item.metadata["choices"]))
+        if "word" in item.metadata:
+            kind = NumberOr(item.metadata["word"])
         name = option_name(item.name)
         function = click.option(
             f"--{name}/--no-{name}" if kind is bool else f"--{name}",
@@ -92,6 +138,23 @@ def training(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+class NumberOr(click.ParamType):  # type: ignore[type-arg]
+    """A number, or one word."""
+
+    def __init__(self, word: str):
+        self._word = word
+        self.name = f"float|{word}"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        """Return the word itself, or the number; fail with wrong usage for anything else."""
+        if value == self._word:
+            return self._word
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number or {self._word}.", param, ctx)
+
+
 def _help(item: "Field[Any]") -> str:
     """Return the help of a field, with its default unless it is a flag that is off."""
     text = str(item.metadata["help"])
@@ -99,18 +162,25 @@ def _help(item: "Field[Any]") -> str:
 
 
 def make_source(
-    data_dir: Path | None, offline: bool, mirrors: tuple[str, ...] = (), quiet: bool = False
+    data_dir: Path | None,
+    offline: bool,
+    mirrors: tuple[str, ...] = (),
+    quiet: bool = False,
+    reading: "ReadOptions | None" = None,
 ) -> "Source":
-    """Return the source of data sets that the options of `data` and `mirror` describe."""
+    """Return the source of data sets that the options of `data`, `mirror` and `reading` describe."""
     from softmax_cli.cli.progress import download_bars
     from softmax_cli.data.cache import cache_folder
     from softmax_cli.data.download import Source
+    from softmax_cli.data.readers import ReadOptions
 
-    return Source(data_dir or cache_folder(), offline, mirrors, None if quiet else download_bars())
+    progress = None if quiet else download_bars()
+    folder = data_dir or cache_folder()
+    return Source(folder, offline, mirrors, progress, reading=reading or ReadOptions())
 
 
 def load_classifier(path: Path) -> "Classifier":
-    """Return the classifier in a checkpoint file; log a warning if its training is not finished."""
+    """Return the classifier in a checkpoint file; warn if training is unfinished."""
     from softmax_cli.classifier import Classifier
     from softmax_cli.training import is_complete
 
@@ -128,7 +198,10 @@ def load_classifier(path: Path) -> "Classifier":
 
 
 def check_exists(path: Path) -> None:
-    """Raise `CheckpointError` if there is no file at `path`, with the command that would write one."""
+    """Raise `CheckpointError` if there is no file at `path`.
+
+    The message contains the command that would write one.
+    """
     import os
 
     from softmax_cli.errors import CheckpointError
@@ -140,7 +213,7 @@ def check_exists(path: Path) -> None:
 
 
 def output_option(path: Path) -> str:
-    """Return what has to follow ``softmax train`` to write the checkpoint at `path`."""
+    """Return the option with which ``softmax train`` writes the checkpoint at `path`."""
     import shlex
 
     return "" if path == DEFAULT_CHECKPOINT else f" --output {shlex.quote(str(path))}"

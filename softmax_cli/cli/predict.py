@@ -35,6 +35,15 @@ log = logging.getLogger(__name__)
     default=None,
     help="Force dark-on-light or light-on-dark. Default: detect from the picture.",
 )
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    metavar="FILE.csv",
+    help="Classify all images of a data file or folder, and write a line for each.",
+)
+@click.option("--probabilities", is_flag=True, help="With --output: a column for each class.")
+@options.skip_bad
 @click.option("--show", is_flag=True, help="Show the image that the model saw, and how it was prepared.")
 @click.option("--explain", is_flag=True, help="Show the evidence for and against the answer, by pixel.")
 @options.as_json
@@ -46,13 +55,21 @@ def command(
     show: bool,
     explain: bool,
     as_json: bool,
+    output: Path | None,
+    probabilities: bool,
+    skip_bad: bool,
 ) -> None:
-    """Classify PNG or JPEG pictures of any size.
+    """Classify pictures of any size, or all images of a data file.
 
     \b
     Example:
       softmax predict digit.png --show
+      softmax predict test.csv -o answers.csv
     """
+    if output:
+        from softmax_cli.cli.batch import predict_to_file
+
+        return predict_to_file(images, checkpoint, output, probabilities, skip_bad, as_json)
     from softmax_cli.classifier import describe_prediction
     from softmax_cli.errors import ImageError
 
@@ -105,7 +122,10 @@ def _explain(classifier: "Classifier", prediction: "Prediction") -> dict[str, An
         "evidence": dict(zip(names, found.evidence.tolist(), strict=True)),
         "bias": dict(zip(names, found.bias.tolist(), strict=True)),
         "features": classifier.checkpoint.state.features.title,
-        "contributions" if found.adds_up else "gradient": found.pixels.tolist(),
+        "blank": dict(zip(names, found.blank.tolist(), strict=True)),
+        "blank_difference": found.blank_difference,
+        "contributions": found.pixels.tolist(),
+        "completeness_error": found.error,
     }
 
 
@@ -114,29 +134,23 @@ def _explanation(found: dict[str, Any], probabilities: dict[str, float], prepare
     import numpy as np
 
     winner, runner_up = escape(found["class"]), escape(found["rather_than"])
-    values = np.array(found.get("contributions", found.get("gradient")))
+    values = np.array(found["contributions"])
     rows = [
-        [escape(name), f"{found['bias'][name]:+.2f}", f"{z - found['bias'][name]:+.2f}", f"{z:+.2f}",
+        [escape(name), f"{found['blank'][name]:+.2f}", f"{z - found['blank'][name]:+.2f}", f"{z:+.2f}",
          f"{100 * probabilities[name]:.2f} %"]
         for name, z in found["evidence"].items()
     ]  # fmt: skip
-    what = "pixels" if "contributions" in found else "features"
-    signs = signs_of(winner, runner_up)
-    if "contributions" in found:
-        legend = (
-            f"{signs}\n"
-            f"pixels for {winner} against {runner_up}: {values[values > 0].sum():+.2f}\n"
-            f"pixels for {runner_up} against {winner}: {values[values < 0].sum():+.2f}\n"
-            f"difference of the biases: {found['bias_difference']:+.2f}"
-        )
-    else:
-        legend = (
-            f"The features are {found['features']}, so that the evidence is not a sum over pixels.\n"
-            f"Shown is the gradient, the effect of more ink: {signs}"
-        )
+    legend = (
+        f"{signs_of(winner, runner_up)}\n"
+        f"pixels for {winner} against {runner_up}: {values[values > 0].sum():+.2f}\n"
+        f"pixels for {runner_up} against {winner}: {values[values < 0].sum():+.2f}\n"
+        f"difference for a blank image: {found['blank_difference']:+.2f}"
+    )
+    if abs(found["completeness_error"]) > 0.001:
+        legend += f"\nerror of the sum: {100 * abs(found['completeness_error']):.1f} %"
     return "\n".join(
         [
-            table(["class", "bias", what, "evidence", "probability"], rows),
+            table(["class", "blank", "pixels", "evidence", "probability"], rows),
             "",
             signed_picture(prepared.image, values),
             "",

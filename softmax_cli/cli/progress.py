@@ -14,7 +14,10 @@ def on_terminal() -> bool:
 
 
 def download_bars() -> Callable[[str, int, int], None] | None:
-    """Return a function that shows a bar for each file; None if stderr is not a terminal."""
+    """Return a callback that shows a bar for each file.
+
+    Return None if stderr is not a terminal.
+    """
     if not on_terminal():
         return None
     bars: dict[str, Any] = {}
@@ -34,8 +37,8 @@ def download_bars() -> Callable[[str, int, int], None] | None:
 
 
 @contextmanager
-def work_bar(size: int, name: str) -> Iterator[Any]:
-    """Yield a bar over work of that size; it is hidden off a terminal and for work of less than 0.5 s."""
+def work_bar(size: int | None, name: str) -> Iterator[Any]:
+    """Yield a bar over work of that size, if known; it is hidden off a terminal and for less than 0.5 s."""
     from tqdm import tqdm
 
     with tqdm(
@@ -46,7 +49,10 @@ def work_bar(size: int, name: str) -> Iterator[Any]:
 
 @contextmanager
 def training_bar(steps: int, done: int, quiet: bool) -> Iterator[Any]:
-    """Yield a bar over all steps of a run, of which `done` are finished; it is hidden off a terminal."""
+    """Yield a progress bar over the steps of a run, of which `done` are finished.
+
+    It is hidden if stderr is not a terminal.
+    """
     from tqdm import tqdm
 
     look = "training {bar} {percentage:3.0f} %, {remaining} left"

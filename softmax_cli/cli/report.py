@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DOCTYPE = b"<!doctype html>"
-"""The first bytes of every report."""
+"""First bytes of every report."""
 
 
 @click.command()
@@ -35,12 +35,14 @@ DOCTYPE = b"<!doctype html>"
     show_default=True,
     help="HTML file to write.",
 )
+@options.skip_bad
 @options.data
 @options.as_json
 def command(
     checkpoint: Path,
     dataset: str | None,
     output: Path,
+    skip_bad: bool,
     data_dir: Path | None,
     offline: bool,
     as_json: bool,
@@ -62,7 +64,7 @@ def command(
     classifier = options.load_classifier(checkpoint)
     check_writable(output)
     check_replaces(output, DOCTYPE, "report", "--output")
-    source = options.make_source(data_dir, offline)
+    source = options.make_source(data_dir, offline, reading=options.reading_of(skip_bad))
     data = load_evaluation_data(classifier, dataset, "test", source, checkpoint)
     train = _load_training_split(classifier, dataset, source)
     page = _render(classifier, data, _find(classifier, data), train).encode()
@@ -75,7 +77,7 @@ def command(
 
 
 def _check_extra() -> None:
-    """Raise `ConfigError` that names the extra if the template engine is missing."""
+    """Raise `ConfigError` if a package of the extra [report] is missing."""
     from importlib.util import find_spec
 
     if find_spec("jinja2") is None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Stop:
-    """The number of the signal that asked to stop; 0 if none did."""
+    """The number of the signal that requested the stop; 0 if there was none."""
 
     number: int = 0
 
@@ -18,7 +18,10 @@ class Stop:
 
 @contextmanager
 def graceful_stop() -> Iterator[Stop]:
-    """Yield a `Stop` that the first SIGINT or SIGTERM sets; a second signal stops at once."""
+    """Yield a `Stop` that the first SIGINT or SIGTERM sets.
+
+    A second signal stops at once.
+    """
     stop = Stop()
 
     def ask(number: int, frame: object) -> None:

@@ -1,4 +1,4 @@
-"""Text for a terminal: escaped names, tables, bars, and images in half-block characters."""
+"""Text for a terminal: escaped names, tables, bars and half-block images."""
 
 import os
 import shutil
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 BAR_WIDTH = 40
 
 BLACK = 232
-"""The first of 24 greys among the 256 colours that terminals know."""
+"""Number of the first of 24 greys among the 256 terminal colours."""
 
 BLUES, REDS = (17, 18, 20, 26, 33, 75), (52, 88, 124, 160, 196, 203)
-"""Blues and reds among them, from dark to bright."""
+"""Blues and reds among the 256 colours, from dark to bright."""
 
 
 def escape(text: str) -> str:
@@ -89,7 +89,9 @@ def half_blocks(image: "NDArray[np.uint8]") -> str:
 
 
 def signed_picture(image: "NDArray[np.uint8]", values: "NDArray[np.float64]") -> str:
-    """Return an image (rows, cols) as text, positive values in blue and negative values in red.
+    """Return an image (rows, cols) as text, coloured by the sign of `values`.
+
+    Positive values are blue, negative values red.
 
     Without colour, one character per pixel: ``+`` and ``-``, ``.`` for ink with little effect, else a space.
     """
@@ -114,7 +116,7 @@ def signs_of(winner: str, runner_up: str) -> str:
 
 
 def _tinted(image: "NDArray[np.uint8]", strength: "NDArray[np.float64]") -> "NDArray[np.int64]":
-    """Return a colour per pixel: blue or red by its strength in [-1, 1], else the grey of the image."""
+    """Return a colour per pixel: blue or red by strength in [-1, 1], else grey."""
     import numpy as np
 
     steps = (

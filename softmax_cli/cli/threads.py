@@ -14,7 +14,9 @@ BLAS_VARIABLES = (
 
 
 def use_threads(count: int | None) -> None:
-    """Let the package use `count` cores (None: all), and one BLAS thread per matrix product by default.
+    """Set the number of cores, and use one BLAS thread per matrix product.
+
+    `count` is the number of cores; None stands for all.
 
     The matrix products of softmax regression are small: a second BLAS thread hardly makes them faster, and
     if another program uses that core, each product waits for it. `softmax_cli.backend` shares larger parts

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from softmax_cli.checkpoint import Checkpoint
     from softmax_cli.cli.signals import Stop
     from softmax_cli.data.download import Source
+    from softmax_cli.data.readers import ReadOptions
     from softmax_cli.runs import Run
     from softmax_cli.training import State
 
@@ -58,6 +59,7 @@ log = logging.getLogger(__name__)
     help="Largest number of cores to use; the result does not depend on it.  [default: SOFTMAX_THREADS, or "
     "all]",
 )
+@options.reading
 @options.mirror
 @options.data
 @options.as_json
@@ -73,6 +75,7 @@ def command(
     offline: bool,
     as_json: bool,
     quiet: bool,
+    reading: "ReadOptions",
     **flags: Any,
 ) -> None:
     """Train softmax regression and save a checkpoint after every epoch.
@@ -89,7 +92,7 @@ def command(
     use_threads(threads)
     given = read_toml(find_config(config_name)) if config_name else {}
     given |= {key: value for key, value in flags.items() if value is not None}
-    source = options.make_source(data_dir, offline, mirrors, quiet)
+    source = options.make_source(data_dir, offline, mirrors, quiet, reading)
     run = _prepare_run(given, output, source, log_file, resume)
     checkpoint = _train(run, quiet) if run.data else run.checkpoint
     click.echo(_result(checkpoint, run, as_json))
@@ -130,7 +133,7 @@ def _train(run: "Run", quiet: bool) -> "Checkpoint":
 
 
 def _announce(run: "Run", training: int, validation: int) -> None:
-    """Log what is trained, and on what."""
+    """Log the data set, the numbers of images and the features."""
     from softmax_cli.solvers.sgd import SHUFFLE_BLOCK, fits_in_memory
 
     assert run.data is not None
@@ -145,7 +148,10 @@ def _announce(run: "Run", training: int, validation: int) -> None:
 
 
 def _run_epochs(run: "Run", images: int, stop: "Stop", quiet: bool) -> "Checkpoint":
-    """Train on so many images per epoch, show the progress, and return the last checkpoint."""
+    """Train, show the progress, and return the last checkpoint.
+
+    `images` is the number of images per epoch.
+    """
     from softmax_cli.cli.progress import training_bar
     from softmax_cli.runs import run_epochs
 
@@ -164,7 +170,7 @@ def _run_epochs(run: "Run", images: int, stop: "Stop", quiet: bool) -> "Checkpoi
 
 
 def _report_stop(checkpoint: "Checkpoint", output: Path) -> None:
-    """Log how far the interrupted run came, and how to continue it."""
+    """Log the last epoch of an interrupted run and the command that continues it."""
     log.warning(
         "stopped: %s holds epoch %d of %d; continue with: softmax train --resume%s",
         *(output, checkpoint.state.epoch, checkpoint.config.epochs, options.output_option(output)),
@@ -172,7 +178,10 @@ def _report_stop(checkpoint: "Checkpoint", output: Path) -> None:
 
 
 def _report_end(checkpoint: "Checkpoint") -> None:
-    """Log why training ended, unless all epochs of a solver without a stopping rule are done."""
+    """Log why training ended.
+
+    Nothing is logged if all epochs of a solver without a stopping rule are done.
+    """
     from softmax_cli.training import has_converged
 
     state, config = checkpoint.state, checkpoint.config

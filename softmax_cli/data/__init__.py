@@ -1,1 +1,1 @@
-"""Images and labels: known data sets, the cache and its downloader, readers of formats, `load_dataset`."""
+"""Data sets: the catalog, the cache, the downloader and the readers."""

@@ -1,5 +1,6 @@
-"""The cache: where known data sets are kept, verified, and where the paths of others are remembered."""
+"""The cache: verified files of known data sets, remembered paths of others."""
 
+import json
 import logging
 import os
 import re
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from softmax_cli.data.catalog import FILE_NAMES, Entry, IdxFile
 from softmax_cli.data.download import Source, fetch
+from softmax_cli.data.readers import ReadOptions
 from softmax_cli.data.readers.idx import encode_header, kind_of, read_idx
 from softmax_cli.errors import ConfigError, DataError, DownloadError, OutputError
 from softmax_cli.files import atomic_write, chunks, inflate, open_regular, sha256
@@ -18,7 +20,7 @@ from softmax_cli.files import atomic_write, chunks, inflate, open_regular, sha25
 log = logging.getLogger(__name__)
 
 PATH_LIMIT = 1 << 14
-"""Bytes that a remembered path may take."""
+"""Largest size of a remembered path in bytes."""
 
 
 def cache_folder() -> Path:
@@ -41,7 +43,7 @@ def cache_folder() -> Path:
 
 
 def ensure(entry: Entry, source: Source, names: tuple[str, ...] = FILE_NAMES) -> None:
-    """Download all missing files of a data set into the cache, if one of `names` is missing.
+    """Download the missing files of a data set if one of `names` is missing.
 
     Raises:
         DownloadError: Files are missing and ``source.offline`` is set, or no mirror has them.
@@ -81,22 +83,33 @@ def verified(entry: Entry, name: str, source: Source) -> NDArray[np.uint8]:
 
 
 def remember_path(digest: str, path: Path, source: Source) -> None:
-    """Store where the data set of that digest was read from, if the cache can be written."""
+    """Store where and how the data set of that digest was read, if the cache can be written."""
     with suppress(OSError, OutputError, ValueError):
         note = _path_note(digest, source)
         note.parent.mkdir(parents=True, exist_ok=True)
+        reading = {name: getattr(source.reading, name) for name in _REMEMBERED}
         with atomic_write(note) as file:
-            file.write(os.fsencode(Path(path).resolve()))
+            file.write(os.fsencode(Path(path).resolve()) + b"\0" + json.dumps(reading).encode())
 
 
-def remembered_path(digest: str, source: Source) -> Path | None:
-    """Return where the data set of that digest was last read from, if that is known; it may be gone."""
+def remembered(digest: str, source: Source) -> tuple[Path | None, ReadOptions]:
+    """Return where the data set of that digest was last read from, which may be gone, and how.
+
+    The path is None if it is not known.
+    """
     with (
-        suppress(OSError, DataError, ValueError),
+        suppress(OSError, DataError, ConfigError, ValueError, TypeError),
         open_regular(_path_note(digest, source), DataError) as file,
     ):
-        return Path(os.fsdecode(file.read(PATH_LIMIT)))
-    return None
+        path, _, options = file.read(PATH_LIMIT).partition(b"\0")
+        found = json.loads(options or b"{}")
+        if size := found.get("image_size"):
+            found["image_size"] = tuple(size)
+        return Path(os.fsdecode(path)), ReadOptions(**found)
+    return None, ReadOptions()
+
+
+_REMEMBERED = ("image_size", "preparation", "skip_bad")
 
 
 def _path_note(digest: str, source: Source) -> Path:

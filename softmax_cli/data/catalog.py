@@ -16,7 +16,7 @@ FILE_NAMES = tuple(name for pair in SPLITS.values() for name in pair)
 
 
 class IdxFile(NamedTuple):
-    """One file of a data set: its name, and the size in bytes and SHA-256 of its uncompressed content."""
+    """One file of a data set: name, size and SHA-256 of the uncompressed content."""
 
     name: str
     size: int
@@ -24,7 +24,7 @@ class IdxFile(NamedTuple):
 
 
 class Usual(NamedTuple):
-    """The range of the test accuracy that is usual for some features, from `dimension` of them on."""
+    """Usual range of the test accuracy, from `dimension` features on."""
 
     low: float
     high: float
@@ -78,7 +78,7 @@ class Entry:
 
 
 def combine_digests(images: str, labels: str) -> str:
-    """Return the digest of a split from the SHA-256 of its images and of its labels as IDX files."""
+    """Return the digest of a split from the SHA-256 of its two IDX files."""
     return sha256(f"{images}{labels}".encode())
 
 
@@ -110,6 +110,8 @@ MNIST = Entry(
         "pixels": Usual(0.92, 0.928),
         "deskew": Usual(0.953, 0.961),
         "deskew,fourier": Usual(0.98, 0.99, dimension=1000),
+        "normalize,gradients": Usual(0.988, 0.995, dimension=392),
+        "normalize,gradients,pca,fourier": Usual(0.993, 0.9965, dimension=2000),
     },
     mirrors=(
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -149,6 +151,7 @@ FASHION_MNIST = Entry(
         "pixels": Usual(0.835, 0.85),
         "deskew": Usual(0.83, 0.845),
         "deskew,fourier": Usual(0.87, 0.895, dimension=1000),
+        "gradients,pca,fourier": Usual(0.92, 0.935, dimension=4000),
     },
     mirrors=("https://storage.googleapis.com/tensorflow/tf-keras-datasets/",),
 )
@@ -186,7 +189,7 @@ def known_dataset(digest: str) -> Entry | None:
 
 
 def usual_accuracy(digest: str, test_digest: str, features: str, dimension: int) -> Usual | None:
-    """Return the usual accuracy of some features on a test split, or None if it is not known.
+    """Return the usual accuracy of features on a test split, or None if unknown.
 
     Args:
         digest: Digest of the training split.

@@ -25,6 +25,7 @@ class Dataset:
         labels: Unsigned integers (n,), which index `class_names`.
         class_names: One name per class.
         preparation: How a picture becomes an image of this data set: ``digit`` or ``plain``.
+        image_names: A name for each image, if the source has such: the path of a picture.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Dataset:
     labels: Labels
     class_names: tuple[str, ...]
     preparation: str
+    image_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -58,7 +60,10 @@ def content_digest(images: NDArray[np.uint8], labels: Labels) -> str:
 
 
 def check_arrays(images: NDArray[np.uint8], labels: Labels, source: object) -> None:
-    """Raise `DataError` naming `source` unless these are the images and the labels of a split."""
+    """Raise `DataError` unless these are the images and the labels of a split.
+
+    `source` is the name of the data in messages.
+    """
     if images.dtype != np.uint8 or images.ndim != 3 or not images.size:
         raise DataError(
             f"{source}: expected uint8 images of shape (n, rows, cols), "
@@ -92,7 +97,7 @@ def check_dataset(data: Dataset) -> Dataset:
 
 
 def hold_out(labels: Labels, fraction: float, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return two sorted arrays of indices, to train on and to validate on, stratified by label.
+    """Return sorted indices to train on and to validate on, stratified by label.
 
     ``round(fraction * n)`` images are for validation, with the same fraction of each class (the largest
     remainders are rounded up), drawn without replacement by ``default_rng((seed, 0))``.
@@ -113,7 +118,10 @@ def hold_out(labels: Labels, fraction: float, seed: int) -> tuple[NDArray[np.int
 
 
 def _shares(counts: NDArray[np.intp], fraction: float) -> NDArray[np.intp]:
-    """Return ``fraction * counts`` rounded to integers whose sum is right (largest-remainder method)."""
+    """Return ``fraction * counts`` rounded to integers with the correct sum.
+
+    Largest-remainder method.
+    """
     exact = fraction * counts
     shares: NDArray[np.intp] = np.floor(exact).astype(np.intp)
     missing = round(fraction * int(counts.sum())) - int(shares.sum())

@@ -1,16 +1,20 @@
-"""Download a data set into the cache: each file verified, from the first mirror that has it."""
+"""Download a data set into the cache from the first mirror that has it.
+
+Each file is verified before it is used.
+"""
 
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from softmax_cli import __version__
 from softmax_cli.data.catalog import Entry, IdxFile
+from softmax_cli.data.readers import ReadOptions
 from softmax_cli.errors import ConfigError, DownloadError, OutputError, reason
 from softmax_cli.files import CHUNK, atomic_write, inflate
 
@@ -26,7 +30,7 @@ DEADLINE = 120.0
 """Seconds that one attempt may take."""
 
 LONGEST_PAUSE = 10.0
-"""Largest number of seconds between two attempts, whatever the server asks for."""
+"""Largest pause between two attempts in seconds, even if the server requests more."""
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of a file, the number of bytes received, and its size."""
@@ -42,6 +46,7 @@ class Source:
         mirrors: Base URLs that are tried before those of the catalog.
         progress: Called while a file arrives.
         wait: Seconds that a mirror has to begin its answer.
+        reading: How pictures become images.
 
     Raises:
         ConfigError: A mirror is not a URL.
@@ -52,6 +57,7 @@ class Source:
     mirrors: tuple[str, ...] = ()
     progress: Progress | None = None
     wait: float = 10.0
+    reading: ReadOptions = field(default_factory=ReadOptions)
 
     def __post_init__(self) -> None:
         for mirror in self.mirrors:
@@ -60,7 +66,10 @@ class Source:
 
 
 class _Fault(Exception):
-    """The reason why an attempt failed; `again`: worth another one; `gone`: the mirror is useless."""
+    """Failure of one attempt.
+
+    `again` permits another attempt; `gone` excludes the mirror.
+    """
 
     def __init__(self, reason: str, *, again: bool = False, gone: bool = False, pause: float = 0.0):
         super().__init__(reason)
@@ -72,7 +81,7 @@ class _Exhausted(Exception):
 
 
 def fetch(entry: Entry, names: list[str], source: Source) -> None:
-    """Download the files called `names` of a data set into ``source.folder / entry.name``.
+    """Download the files `names` of a data set into ``source.folder / entry.name``.
 
     A file appears at its final path only after its SHA-256 was verified. A mirror that cannot be reached, or
     serves other content, is not used again.
@@ -104,7 +113,10 @@ def fetch(entry: Entry, names: list[str], source: Source) -> None:
 def _fetch_file(
     file: IdxFile, target: Path, mirrors: list[str], failures: dict[str, str], source: Source
 ) -> None:
-    """Download one file; store why a mirror failed in `failures`, and remove useless ones from `mirrors`."""
+    """Download one file from the first mirror that has it.
+
+    The reason of each failure is stored in `failures`; mirrors that are gone are removed from `mirrors`.
+    """
     for mirror in list(mirrors):
         try:
             return _fetch_patiently(mirror, file, target, source)
@@ -160,8 +172,8 @@ def _fetch_once(url: str, file: IdxFile, target: Path, source: Source) -> None:
 def _answer(url: str, wait: float) -> "Response":
     """Return the response to a GET, with its body unread.
 
-    The request runs on a thread of its own: name resolution, and a host with many dead addresses, have no
-    timeout otherwise.
+    The request runs on its own thread. Otherwise, name resolution and a host with many unreachable
+    addresses would have no timeout.
     """
     import requests
 
@@ -196,7 +208,7 @@ def _answer(url: str, wait: float) -> "Response":
 
 
 def _check_answer(url: str, response: "Response") -> None:
-    """Raise `_Fault` for a status other than 200, and for a redirect from https to another scheme."""
+    """Raise `_Fault` for a status other than 200 or a redirect away from https."""
     steps = (*response.history, response)
     if url.startswith("https://") and not all(step.url.startswith("https://") for step in steps):
         raise _Fault("it redirects away from https", gone=True)

@@ -1,21 +1,27 @@
-"""`load_dataset`: find a data set in the cache, on a mirror, in the package, or at a path."""
+"""`load_dataset`: find a data set in the cache, on a mirror, or at a path."""
 
 import logging
 import os
 from dataclasses import replace
 from pathlib import Path
 
-from softmax_cli.data.cache import cache_folder, ensure, remember_path, remembered_path, verified
+import numpy as np
+from numpy.typing import NDArray
+
+from softmax_cli.data.cache import cache_folder, ensure, remember_path, remembered, verified
 from softmax_cli.data.catalog import CATALOG, MNIST, SAMPLE, SPLITS, Entry, known_dataset
-from softmax_cli.data.dataset import Dataset, check_arrays, check_dataset, content_digest
+from softmax_cli.data.dataset import Dataset, check_arrays, check_dataset, content_digest, hold_out
 from softmax_cli.data.download import Source
-from softmax_cli.data.readers import find_reader
-from softmax_cli.errors import ConfigError, DownloadError, SoftmaxError
+from softmax_cli.data.readers import ReadOptions, Split, find_reader
+from softmax_cli.errors import ConfigError, DataError, DownloadError, SoftmaxError
 
 log = logging.getLogger(__name__)
 
 IMPATIENT = 3.0
-"""Seconds that the mirrors have to answer if the bundled sample can be used instead."""
+"""Timeout of all mirrors in seconds if the bundled sample can be used instead."""
+
+TEST_FRACTION = 1 / 6
+"""Fraction of the images for testing if a source has no test split."""
 
 
 def load_dataset(name: str | Path, split: str = "train", source: Source | None = None) -> Dataset:
@@ -28,11 +34,14 @@ def load_dataset(name: str | Path, split: str = "train", source: Source | None =
     Args:
         name: A known name, ``auto``, or the path of data that a reader recognises.
         split: ``train`` or ``test``.
-        source: Cache and mirrors; by default, the user's cache.
+        source: Cache, mirrors, and how pictures are read; by default, the user's cache.
+
+    If data at a path have no test split, a stratified sixth of each class is set aside for it, and a message
+    is logged.
 
     Raises:
         ConfigError: The name is neither known nor a path.
-        DataError: The data cannot be had, or are damaged.
+        DataError: The data are not available or damaged.
     """
     source = source or Source(cache_folder())
     if name == "auto":
@@ -59,14 +68,19 @@ def find_dataset(name: str, digest: str, split: str, source: Source) -> Dataset:
 
     Raises:
         ConfigError: It is not a known data set, and the path where it was last read is not known or holds
-            other data by now.
+            other data now.
     """
+    path, reading = remembered(digest, source)
     if known := known_dataset(digest):
-        return load_dataset(known.name, split, source)
-    path = remembered_path(digest, source)
+        if not (path and os.path.exists(path)):
+            return load_dataset(known.name, split, source)
+        try:
+            return load_dataset(known.name, split, replace(source, offline=True))
+        except DownloadError:
+            pass  # not in the cache: read it from the path
     if path and os.path.exists(path):
         try:
-            data = load_dataset(path, split, source)
+            data = load_dataset(path, split, replace(source, reading=reading))
         except SoftmaxError as error:
             raise ConfigError(f"{error}; give the path of {name!r} with --dataset") from error
         if data.digest == digest:
@@ -111,18 +125,71 @@ def _load_known(entry: Entry, split: str, source: Source) -> Dataset:
 
 
 def _load_path(path: Path, split: str, source: Source) -> Dataset:
-    reader = find_reader(path)
-    part = train = reader.read(path, "train")
-    check_arrays(train.images, train.labels, f"{path}, train")
-    part_digest = digest = content_digest(train.images, train.labels)
-    if split != "train":
-        part = reader.read(path, split)
-        check_arrays(part.images, part.labels, f"{path}, {split}")
-        part_digest = content_digest(part.images, part.labels)
-    data = Dataset(path.resolve().name, digest, part_digest, *part)
-    if known := known_dataset(digest):
+    reading = replace(source.reading, cache=Path(source.folder))
+    train, chosen = _read_splits(path, split, reading)
+    for name, part in (("train", train), (split, chosen)):
+        check_arrays(part.images, part.labels, f"{path}, {name}")
+    digest = content_digest(train.images, train.labels)
+    part_digest = digest if chosen is train else content_digest(chosen.images, chosen.labels)
+    images, labels, class_names, preparation, _, names = chosen
+    parts = images, labels, class_names, preparation, names
+    data = check_dataset(Dataset(path.resolve().name, digest, part_digest, *parts))
+    known = known_dataset(digest)
+    if known and len(known.class_names) < len(data.class_names):
+        raise DataError(
+            f"{path} has the training images of {known.title}, but {len(data.class_names)} classes, expected "
+            f"at most {len(known.class_names)}"
+        )
+    if known:
         data = replace(data, name=known.name, class_names=known.class_names, preparation=known.preparation)
-    check_dataset(data)
-    if not known:
+    if not (known and known.bundled):
         remember_path(digest, path, source)
     return data
+
+
+def _read_splits(path: Path, split: str, reading: ReadOptions) -> tuple[Split, Split]:
+    """Return the training split and the one that is wanted, which may be the same object."""
+    reader = find_reader(path)
+    train = reader.read(path, "train", reading)
+    if train.is_whole:
+        train, test = divide(train, path)
+        return train, train if split == "train" else test
+    return train, train if split == "train" else reader.read(path, split, reading)
+
+
+def divide(whole: Split, path: Path) -> tuple[Split, Split]:
+    """Return the training and the test split of a source that has none: a stratified sixth is for testing.
+
+    The sixth is drawn by ``default_rng((0, 0))``, so that it is the same each time. The images of `whole` may
+    be overwritten: a copy of the training images would need as much memory again.
+
+    Raises:
+        DataError: The source has too few images.
+    """
+    try:
+        rows, test_rows = hold_out(whole.labels, TEST_FRACTION, 0)
+    except ConfigError as error:
+        count = f"{len(whole.labels):,} image{'s' * (len(whole.labels) != 1)}"
+        raise DataError(f"{path} has {count}, too few to set a sixth of them aside for testing") from error
+    log.info(
+        "%s has no test split: %s of its %s images, a sixth of each class, are set aside for it",
+        *(path, f"{len(test_rows):,}", f"{len(whole.labels):,}"),
+    )
+    test = _part(whole, whole.images[test_rows], test_rows)
+    return _part(whole, _compacted(whole.images, rows), rows), test
+
+
+def _part(whole: Split, images: NDArray[np.uint8], rows: NDArray[np.intp]) -> Split:
+    """Return the split with these images, which are those of `rows`."""
+    names = tuple(whole.image_names[row] for row in rows) if whole.image_names else ()
+    return whole._replace(images=images, labels=whole.labels[rows], image_names=names)
+
+
+def _compacted(images: NDArray[np.uint8], rows: NDArray[np.intp]) -> NDArray[np.uint8]:
+    """Return ``images[rows]`` for ascending rows, in place if the images can be overwritten."""
+    if not images.flags.writeable:
+        return images[rows]
+    for begin in range(0, len(rows), 1024):
+        block = rows[begin : begin + 1024]
+        images[begin : begin + len(block)] = images[block]
+    return images[: len(rows)]

@@ -1,4 +1,4 @@
-"""Descriptions of a data set: its classes and their counts, and a sheet of sample images."""
+"""Descriptions of a data set: images per class, and a sheet of sample images."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ from softmax_cli.data.catalog import known_dataset
 from softmax_cli.data.dataset import Dataset
 
 COLUMNS = 20
-"""Images per class on a sheet, at most."""
+"""Largest number of images per class on a sheet."""
 
 GAP = 2
 """Pixels between the images of a sheet."""
 
 MAX_ROWS = 100
-"""Classes on a sheet, at most."""
+"""Largest number of classes on a sheet."""
 
 
 def describe_dataset(train: Dataset, test: Dataset) -> dict[str, Any]:

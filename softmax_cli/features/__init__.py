@@ -20,23 +20,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from softmax_cli.backend import for_each, map_ordered
+from softmax_cli.backend import Workspace, for_each, map_ordered
 from softmax_cli.config import TrainConfig
 from softmax_cli.errors import ConfigError, DivergenceError
-from softmax_cli.features.stage import Shape, Stage
+from softmax_cli.features.resampling import resample
+from softmax_cli.features.stage import Shape, Stage, Stored
 from softmax_cli.model import Floats, Model, evidence
 
 MEMORY_LIMIT = 2**30
-"""Bytes that prepared images may take, and a batch of features."""
+"""Largest size in bytes of prepared images, and of a batch of features."""
+
+STORED_LIMIT = 2**28
+"""Bytes that features may take that are computed once for all epochs."""
 
 FIT_SAMPLE = 5_000
 """Number of training images on which stages are fitted."""
 
-BLOCK = 2048
+BLOCK = 1024
 """Largest number of images in a block of `evidence_blocks`."""
 
 BLOCK_VALUES = 2**23
 """Largest number of features, and of pixels, in such a block."""
+
+_WORKSPACE = Workspace()
+STORED_BLOCK = 256
+"""Images whose features a core computes at a time to be stored."""
 
 PREPARE_VALUES = 2**20
 """Pixels that a core redraws at a time; deskewing takes thirty times as many bytes."""
@@ -50,11 +58,13 @@ class FeatureMap:
         input_shape: Shape of one input: (rows, cols) of an image, or (D,) of a row of numbers.
         stages: The stages, in order.
         pixel_scale: Factor from input values to features without stages: 1/255 for uint8 images.
+        is_random: Training displaces the pixels of each image at random, anew in every epoch.
     """
 
     input_shape: Shape
     stages: tuple[Stage, ...] = ()
     pixel_scale: float = 1 / 255
+    is_random: bool = False
 
     @property
     def image_stages(self) -> tuple[Stage, ...]:
@@ -63,7 +73,7 @@ class FeatureMap:
 
     @property
     def vector_stages(self) -> tuple[Stage, ...]:
-        """The stages that compute features from prepared images; none if the features are the pixels."""
+        """The stages that compute features from prepared images; none for pixels."""
         return self.stages[len(self.image_stages) :]
 
     @property
@@ -83,7 +93,7 @@ class FeatureMap:
 
     @property
     def title(self) -> str:
-        """What the features are, in words."""
+        """Description of the features."""
         if not self.stages:
             return "raw pixels"
         words = "pixels"
@@ -96,13 +106,11 @@ class FeatureMap:
         """The map to the same features from images that `prepare` has redrawn."""
         return replace(self, stages=self.vector_stages)
 
-    @property
-    def is_random(self) -> bool:
-        """Whether training redraws the images in every epoch."""
-        return any(stage.is_random for stage in self.image_stages)
-
     def prepare(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return images (n, rows, cols) redrawn by the image stages, on all cores; the same array if none."""
+        """Return images (n, rows, cols) redrawn by the image stages, on all cores.
+
+        Without image stages, the same array is returned.
+        """
         if not self.image_stages:
             return images
         prepared = np.empty_like(images)
@@ -120,14 +128,19 @@ class FeatureMap:
     ) -> NDArray[np.uint8]:
         """Return images (n, rows, cols) redrawn by the image stages, on this thread.
 
-        With a generator, random stages draw from it, as they do in training.
+        With a generator, they are displaced at random, as in training: by the first stage, in its one
+        resampling, or by a resampling of their own if there is no stage.
         """
+        if generator and not self.image_stages:
+            return resample(images, generator=generator)
         for stage in self.image_stages:
-            images = stage.transform(images, None, generator if stage.is_random else None)
+            images, generator = stage.transform(images, None, generator), None
         return images
 
-    def transform(self, images: NDArray[Any], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    def transform(self, images: NDArray[Any], out: Floats | None = None) -> Floats:
         """Return the features of prepared images (n, rows, cols) without `scale`, float32 (n, D).
+
+        Without stages, inputs in float64 stay in float64.
 
         With `out`, a buffer of at least n rows, its first n rows are filled and returned.
         """
@@ -137,16 +150,20 @@ class FeatureMap:
             assert stage is not None
             x = _scaled_outputs(stage, x)
         if last is not None:
-            return last.transform(x, out)
+            features: Floats = last.transform(x, out)
+            return features
         flat = x.reshape(len(x), -1)
         if out is None:
-            return flat.astype(np.float32)
+            return flat.astype(feature_dtype(x))
         features = out[: len(flat)]
         features[...] = flat
         return features
 
     def gradient(self, images: NDArray[Any], gradient: Floats) -> Floats:
-        """Return the gradient by the intensities of prepared images, given that by their features (n, D)."""
+        """Return the gradient by the intensities of prepared images.
+
+        `gradient` is the gradient by their features (n, D).
+        """
         inputs: list[NDArray[Any]] = [images]
         for stage in self.vector_stages[:-1]:
             inputs.append(_scaled_outputs(stage, inputs[-1]))
@@ -161,6 +178,46 @@ def _scaled_outputs(stage: Stage, x: NDArray[Any]) -> NDArray[Any]:
     return outputs if stage.scale == 1 else outputs * np.float32(stage.scale)
 
 
+def precompute(features: FeatureMap, images: NDArray[Any]) -> tuple[NDArray[Any], FeatureMap]:
+    """Return what is the same in every epoch, and the map from there to the same features.
+
+    Stages that redraw images are computed once for all images (N, rows, cols), unless training is random.
+    So are the stages that follow and are worth it (`Stage.is_stored`), as far as their outputs, float32
+    (N, D), take at most `STORED_LIMIT` bytes.
+    """
+    if features.is_random:
+        return images, features
+    images, features = features.prepare(images), features.prepared
+    count = next((i for i, stage in enumerate(features.stages) if not stage.is_stored), len(features.stages))
+    while count and 4 * len(images) * math.prod(features.stages[count - 1].shape) > STORED_LIMIT:
+        count -= 1
+    if not count:
+        return images, features
+    first, rest = features.stages[:count], features.stages[count:]
+    stored = _compute_all(replace(features, stages=first), images)
+    shape = first[-1].shape
+    return stored, replace(
+        features, input_shape=shape, stages=rest or (Stored(shape, first[-1].gain),), pixel_scale=1.0
+    )
+
+
+def _compute_all(features: FeatureMap, images: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the features (N, D) of all prepared images, computed on all cores."""
+    computed = np.empty((len(images), features.dimension), np.float32)
+
+    def fill(begin: int) -> None:
+        block = slice(begin, begin + STORED_BLOCK)
+        features.transform(images[block], computed[block])
+
+    for_each(fill, range(0, len(images), STORED_BLOCK))
+    return computed
+
+
+def feature_dtype(images: NDArray[Any]) -> Any:
+    """Return the dtype of features without stages: float64 for inputs in float64, else float32."""
+    return np.float64 if images.dtype == np.float64 else np.float32
+
+
 def pixel_features(input_shape: Shape) -> FeatureMap:
     """Return the feature map of raw pixels."""
     return FeatureMap(input_shape)
@@ -173,11 +230,13 @@ def stage_class(name: str) -> type[Stage]:
 
 
 def fit_features(config: TrainConfig, images: NDArray[Any], rows: NDArray[np.intp]) -> FeatureMap:
-    """Return the feature map that a config asks for, fitted on the training images ``images[rows]``.
+    """Return the feature map of a config, fitted on the images ``images[rows]``.
 
     Raises:
         ConfigError: The features would take more memory than `MEMORY_LIMIT`, or do not suit the images.
     """
+    if config.augment and images.ndim != 3:
+        raise ConfigError("augment needs images as its input; leave it out")
     stages: list[Stage] = []
     x = take(images, _fit_rows(rows, config.seed)) if config.stages else images[:1]
     for name in config.stages:
@@ -185,7 +244,7 @@ def fit_features(config: TrainConfig, images: NDArray[Any], rows: NDArray[np.int
             x = _fitted_outputs(stages[-1], x)
         stages.append(stage_class(name).fit(x, config, config.seed))
     pixel_scale = 1 / 255 if images.dtype == np.uint8 else 1.0
-    features = FeatureMap(tuple(images.shape[1:]), tuple(stages), pixel_scale)
+    features = FeatureMap(tuple(images.shape[1:]), tuple(stages), pixel_scale, config.augment)
     _check_batch_memory(features, images, config.batch_size)
     return features
 
@@ -198,7 +257,10 @@ def _fitted_outputs(stage: Stage, x: NDArray[Any]) -> NDArray[Any]:
 
 
 def _fit_rows(rows: NDArray[np.intp], seed: int) -> NDArray[np.intp]:
-    """Return up to `FIT_SAMPLE` of the rows, in order, drawn by ``default_rng((seed, 0, 2))``."""
+    """Return up to `FIT_SAMPLE` of the rows, in order, drawn at random.
+
+    The generator is ``default_rng((seed, 0, 2))``.
+    """
     if len(rows) <= FIT_SAMPLE:
         return rows
     chosen = np.random.default_rng((seed, 0, 2)).choice(len(rows), FIT_SAMPLE, replace=False)
@@ -222,11 +284,11 @@ def restore_features(
         arrays = {array: read(f"{name}_{array}", size) for array, size in shapes.items()}
         stages.append(stage.from_arrays(arrays, config, shape))
         shape = stages[-1].shape
-    return FeatureMap(image_shape, tuple(stages))
+    return FeatureMap(image_shape, tuple(stages), is_random=config.augment)
 
 
 def feature_arrays(config: TrainConfig, features: FeatureMap) -> dict[str, NDArray[np.float32]]:
-    """Return the arrays that a checkpoint holds for the features, by its member's name."""
+    """Return the arrays of the features in a checkpoint, by member name."""
     return {
         f"{name}_{array}": values
         for name, stage in zip(config.stages, features.stages, strict=True)
@@ -235,7 +297,10 @@ def feature_arrays(config: TrainConfig, features: FeatureMap) -> dict[str, NDArr
 
 
 def _check_batch_memory(features: FeatureMap, images: NDArray[Any], batch_size: int) -> None:
-    """Raise `ConfigError` if prepared images, or a batch of features, would exceed `MEMORY_LIMIT`."""
+    """Raise `ConfigError` if images or features would exceed `MEMORY_LIMIT`.
+
+    Prepared images and one batch of features are checked.
+    """
     if features.image_stages and not features.is_random:
         check_memory(images.nbytes, f"a redrawn copy of {len(images):,} images", "use features pixels")
     size = min(batch_size, len(images))
@@ -253,7 +318,7 @@ def check_memory(needed: int, what: str, remedy: str) -> None:
 
 
 def scaled(model: Model, features: FeatureMap) -> Model:
-    """Return the model that gives for unscaled features the evidence that `model` gives for features."""
+    """Return the model that is equivalent to `model` for unscaled features."""
     return Model(model.weights * model.weights.dtype.type(features.scale), model.bias)
 
 
@@ -265,19 +330,24 @@ def evidence_of(model: Model, features: FeatureMap, images: NDArray[Any]) -> Flo
 def evidence_blocks(
     model: Model, features: FeatureMap, images: NDArray[Any], rows: NDArray[np.intp]
 ) -> Iterator[tuple[NDArray[np.intp], Floats]]:
-    """Yield blocks of `rows` (n,) and the evidence z (n, K) for ``images[rows]``, in order.
+    """Yield blocks of `rows` (n,) and their evidence z (n, K), in order.
 
-    The images are redrawn by the image stages first. The cores share the blocks.
+    The images are redrawn by the image stages first. The blocks are computed on several cores.
 
     Raises:
         DivergenceError: The evidence is not finite.
     """
-    size = max(1, min(BLOCK, BLOCK_VALUES // max(features.dimension, images[0].size)))
+    size = max(1, min(BLOCK, BLOCK_VALUES // max(features.dimension, images[0].size), len(rows)))
     blocks = [rows[begin : begin + size] for begin in range(0, len(rows), size)]
+
+    inner = scaled(model, features)
 
     def compute(block: NDArray[np.intp]) -> Floats:
         with np.errstate(over="ignore", invalid="ignore"):  # an overflow is reported below
-            return evidence_of(model, features, features.redraw(take(images, block)))
+            gathered = _WORKSPACE.array("images", (size, *images.shape[1:]), images.dtype)
+            buffer = _WORKSPACE.array("features", (size, features.dimension), np.float32)
+            x = features.transform(features.redraw(take(images, block, gathered)), buffer)
+            return evidence(inner, x)
 
     for block, z in zip(blocks, map_ordered(compute, blocks), strict=True):
         if not np.isfinite(z).all():
@@ -286,7 +356,10 @@ def evidence_blocks(
 
 
 def take(images: NDArray[Any], rows: NDArray[np.intp], out: NDArray[Any] | None = None) -> NDArray[Any]:
-    """Return ``images[rows]``: a view if the rows are consecutive, else a copy, in `out` if given."""
+    """Return ``images[rows]``.
+
+    The result is a view if the rows are consecutive, else a copy, in `out` if given.
+    """
     if rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
         return images[rows[0] : rows[-1] + 1]
     return images.take(rows, axis=0, out=None if out is None else out[: len(rows)], mode="clip")

@@ -1,4 +1,4 @@
-"""Deskewing: shear an image so that its strokes stand upright, with its centre of mass in the middle.
+"""Deskewing: shear an image so that its strokes are upright, and centre it.
 
 With the intensities as masses, μ_r and μ_c the row and the column of the centre of mass, s = cov(r, c) /
 var(r) the slant in columns per row (0 if var(r) is), and (R, C) = (rows // 2, cols // 2):
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from softmax_cli.config import TrainConfig
 from softmax_cli.errors import ConfigError
+from softmax_cli.features.resampling import Positions, resample
 from softmax_cli.features.stage import Stage
 
 
@@ -40,7 +41,7 @@ class Deskew(Stage):
         return cls(images.shape[1:])
 
     def title(self, inputs: str) -> str:
-        """Return what the outputs are, in words."""
+        """Return a description of the outputs."""
         return f"deskewed {inputs}"
 
     def transform(
@@ -49,15 +50,25 @@ class Deskew(Stage):
         out: NDArray[np.float32] | None = None,
         generator: "np.random.Generator | None" = None,
     ) -> NDArray[np.uint8]:
-        """Return the deskewed images, uint8 (n, rows, cols)."""
-        return deskew(x)
+        """Return the deskewed images, uint8 (n, rows, cols), displaced at random with a generator."""
+        if generator is None:
+            return deskew(x)
+        row, column, slope = (values.astype(np.float32)[:, None] for values in slant(x))
+
+        def place(block: slice, r: Positions, c: Positions) -> tuple[Positions, Positions]:
+            return r + row[block], c + column[block] + slope[block] * r
+
+        return resample(x, place, generator)
 
 
 STAGE = Deskew
 
 
 def deskew(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return uint8 images (n, rows, cols), deskewed and centred; a blank image is unchanged."""
+    """Return uint8 images (n, rows, cols), deskewed and centred.
+
+    A blank image is unchanged.
+    """
     n, rows, columns = images.shape
     row, column, slope = slant(images)
     offsets = column[:, None] + slope[:, None] * (np.arange(rows) - rows // 2)  # (n, rows)
@@ -67,7 +78,10 @@ def deskew(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def slant(images: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return, for each image, the offset of its centre of mass from the middle (rows, columns), and its s."""
+    """Return the offsets of the centres of mass (rows, columns) and the slants s.
+
+    Each is an array (n,); offsets are relative to the middle of the image.
+    """
     n, rows, columns = images.shape
     r, c = (axis.ravel() for axis in np.mgrid[:rows, :columns])
     r, c = r - rows // 2, c - columns // 2
@@ -83,7 +97,7 @@ def slant(images: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.fl
 def _shift(
     stacks: NDArray[np.uint8] | NDArray[np.float32], offsets: NDArray[np.float64]
 ) -> NDArray[np.float32]:
-    """Return out[i, j] = stacks[i, j + offsets[i]] of stacks (n, length, width), float32.
+    """Return out[i, j] = stacks[i, j + offsets[i]] of stacks (n, length, width).
 
     Interpolation between rows is linear. Rows outside of a stack are 0.
     """

@@ -1,10 +1,13 @@
 """Random Fourier features, whose products approximate a Gaussian kernel.
 
-φ(x) = sqrt(2/D) · cos(x·Ω + φ₀), with Ω = S·N/σ, N drawn from the standard normal distribution and φ₀
-uniformly from [0, 2π). Then φ(x)·φ(x') approximates the Gaussian kernel exp(−‖S·x − S·x'‖² / (2σ²)) of
-images that S has smoothed, with an error of the order of 1/sqrt(D). S is a Gaussian blur with a standard
-deviation of s pixels: strokes that narrowly miss each other then count as similar. With s = 0, or for
-inputs that are not images, S is the identity. σ is the bandwidth, s the smoothing.
+φ(x) = sqrt(2/D) · cos((x − μ)·Ω + φ₀), with Ω = S·N/σ, N drawn from the standard normal distribution, φ₀
+uniformly from [0, 2π), and μ the mean of the training inputs. Then φ(x)·φ(x') approximates the Gaussian
+kernel exp(−‖S·x − S·x'‖² / (2σ²)) of images that S has smoothed, with an error of the order of 1/sqrt(D).
+S is a Gaussian blur with a standard deviation of s pixels: strokes that narrowly miss each other then count
+as similar. With s = 0, or for inputs that are not images, S is the identity.
+
+σ is the bandwidth times the root-mean-square distance between two training inputs, sqrt(2 · Σ var(S·x)), so
+that one bandwidth suits inputs of any scale and number. s is the smoothing. The phase holds φ₀ − μ·Ω.
 
 Source: Rahimi & Recht, Random features for large-scale kernel machines (2007).
 """
@@ -12,7 +15,7 @@ Source: Rahimi & Recht, Random features for large-scale kernel machines (2007).
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,10 +44,12 @@ With few features the classes overlap more, and a large learning rate diverges. 
 
 @dataclass(frozen=True)
 class Fourier(Stage):
-    """The stage of random Fourier features: `projection` Ω (inputs, D) and `phase` φ₀ (D,)."""
+    """The stage of random Fourier features: `projection` Ω (inputs, D) and `phase` φ₀ − μ·Ω (D,)."""
 
     projection: NDArray[np.float32]
     phase: NDArray[np.float32]
+
+    is_stored: ClassVar[bool] = False
 
     @property
     def scale(self) -> float:
@@ -58,7 +63,7 @@ class Fourier(Stage):
 
     @classmethod
     def fit(cls, images: NDArray[Any], config: TrainConfig, seed: int) -> Self:
-        """Draw the features by ``default_rng((seed, 0, 1))``; of the images, only the shape matters.
+        """Draw the features by ``default_rng((seed, 0, 1))``, with σ and μ from the inputs (n, ...).
 
         Raises:
             ConfigError: The projection would take more memory than may be used.
@@ -68,13 +73,18 @@ class Fourier(Stage):
         check_memory(4 * math.prod(shape), what, "choose a smaller --fourier-dimension")
         generator = np.random.default_rng((seed, 0, 1))
         projection = generator.standard_normal(shape, np.float32)
+        inputs = intensities(images.reshape(len(images), -1))
+        width = config.fourier_smoothing if images.ndim == 3 else 0.0
+        smoothed = smooth(inputs.T, images.shape[1:], width).T if width else inputs
+        sigma = config.fourier_bandwidth * (root_mean_square_distance(smoothed) or 1.0)
         for begin in range(0, shape[1], COLUMNS):
             part = projection[:, begin : begin + COLUMNS]
-            if images.ndim == 3:
-                part[...] = smooth(part, images.shape[1:], config.fourier_smoothing)
-            part /= np.float32(config.fourier_bandwidth)
-        phase = generator.uniform(0, 2 * math.pi, shape[1]).astype(np.float32)
-        return cls((shape[1],), projection, phase)
+            if width:
+                part[...] = smooth(part, images.shape[1:], width)
+            part /= np.float32(sigma)
+        phase = generator.uniform(0, 2 * math.pi, shape[1])
+        phase -= inputs.mean(axis=0, dtype=np.float64) @ projection
+        return cls((shape[1],), projection, phase.astype(np.float32))
 
     @classmethod
     def array_shapes(cls, config: TrainConfig, input_shape: Shape) -> dict[str, Shape]:
@@ -125,6 +135,11 @@ class Fourier(Stage):
 
 
 STAGE = Fourier
+
+
+def root_mean_square_distance(x: NDArray[np.float32]) -> float:
+    """Return the root-mean-square distance of two independent rows of x (n, D): sqrt(2 · Σ_j var(x_j))."""
+    return math.sqrt(2 * float(x.var(axis=0, dtype=np.float64).sum()))
 
 
 def smooth(columns: NDArray[np.float32], image_shape: Shape, width: float) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ Shape = tuple[int, ...]
 
 
 def intensities(x: NDArray[Any]) -> NDArray[np.float32]:
-    """Return values as float32: uint8 stands for intensities v/255, floats stand for themselves."""
+    """Return values as float32; uint8 values are divided by 255."""
     if x.dtype == np.uint8:
         scaled: NDArray[np.float32] = np.multiply(x, np.float32(1 / 255), dtype=np.float32)
         return scaled
@@ -32,8 +32,8 @@ class Stage:
 
     Attributes:
         shape: Shape of one output: (rows, cols) if the stage redraws images, else (D,).
-        is_random: The stage redraws images, and draws from the generator that `transform` is given in
-            training, so that each epoch sees other images.
+        is_stored: The outputs are computed once for all epochs if they are the same in each; False for
+            stages whose outputs are many and quickly computed.
         in_browser: The script of the report computes this stage, too (`STAGES` in
             report/static/mathematics.js).
         action: What the stage does to an image, such as "deskewed", for the steps that `softmax predict`
@@ -42,7 +42,7 @@ class Stage:
 
     shape: Shape
 
-    is_random: ClassVar[bool] = False
+    is_stored: ClassVar[bool] = True
     in_browser: ClassVar[bool] = False
     action: ClassVar[str] = ""
 
@@ -69,7 +69,7 @@ class Stage:
 
     @classmethod
     def array_shapes(cls, config: TrainConfig, input_shape: Shape) -> dict[str, Shape]:
-        """Return the shapes of the float32 arrays that a checkpoint holds for the stage, by name."""
+        """Return the shapes of the stage's float32 arrays in a checkpoint, by name."""
         return {}
 
     @classmethod
@@ -84,7 +84,10 @@ class Stage:
         return {}
 
     def title(self, inputs: str) -> str:
-        """Return what the outputs are, in words, given what the inputs are; no two pipelines share it."""
+        """Return a description of the outputs, given that of the inputs.
+
+        No two pipelines have the same description.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no title")
 
     def transform(
@@ -93,9 +96,12 @@ class Stage:
         out: NDArray[np.float32] | None = None,
         generator: "np.random.Generator | None" = None,
     ) -> NDArray[Any]:
-        """Return the outputs for inputs (n, ...), without `scale`; in the first n rows of `out` if given.
+        """Return the outputs for inputs (n, ...), without `scale`.
 
-        `generator` is given in training only, to stages that are random.
+        If `out` is given, its first n rows are filled and returned.
+
+        `generator` is given only to stages that redraw images, in training with augmentation: they add the
+        random displacement of `softmax_cli.augment` to where they read pixels.
         """
         raise NotImplementedError(f"{type(self).__name__} has no transform")
 
@@ -106,3 +112,31 @@ class Stage:
         by the intensities x/255.
         """
         raise NotImplementedError(f"{type(self).__name__} has no backward")
+
+
+@dataclass(frozen=True)
+class Stored(Stage):
+    """A stage whose outputs are its inputs: it stands for stages that were computed before.
+
+    Attributes:
+        stored_gain: The gain of the last of these stages.
+    """
+
+    stored_gain: float
+
+    @property
+    def gain(self) -> float:
+        """Factor of the learning rate of the weights."""
+        return self.stored_gain
+
+    def transform(
+        self,
+        x: NDArray[Any],
+        out: NDArray[np.float32] | None = None,
+        generator: "np.random.Generator | None" = None,
+    ) -> NDArray[np.float32]:
+        """Return x itself, or a copy in `out`."""
+        if out is None:
+            return x
+        out[: len(x)] = x
+        return out[: len(x)]

@@ -1,4 +1,4 @@
-"""Pictures that people draw, scan or photograph, as the images of a data set.
+"""Convert drawn, scanned and photographed pictures into images of a data set.
 
 `read` turns a file into luminance, `colour`, `page` and `paper` find the ink in it, `marks` removes what is
 not the digit, `segment` separates several digits, `digit` and `plain` draw the image.

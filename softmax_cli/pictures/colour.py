@@ -1,4 +1,4 @@
-"""From colours and transparency to one grey plane in which ink and paper differ.
+"""Convert colours and transparency to one grey plane that shows the ink.
 
 Luminance is L = (19595 R + 38470 G + 7471 B + 32768) >> 16 (ITU-R BT.601).
 """
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 Gray = NDArray[np.uint8]
 
 OPAQUE = 200
-"""Opacity, of 255, from which a pixel is taken to have its full colour."""
+"""Smallest opacity, of 255, of pixels that count as opaque."""
 
 ONE_COLOUR = 80
-"""Spread of luminance up to which opaque pixels are taken to be ink of one colour."""
+"""Largest range of luminance of ink of one colour."""
 
 WORTH = 2.0
-"""How many times more contrast than luminance another plane must have to be used instead."""
+"""Factor by which the contrast of another plane must exceed that of luminance."""
 
 
 Plane = NDArray[np.int16]
@@ -29,11 +29,14 @@ PLANES: dict[str, Callable[[Plane, Plane, Plane], Plane]] = {
     "red minus green": lambda red, green, blue: (255 + red - green) // 2,
     "blue minus yellow": lambda red, green, blue: (510 + 2 * blue - red - green) // 4,
 }
-"""Planes in which the ink is looked for if luminance shows little of it."""
+"""Planes that are tried if luminance has little contrast."""
 
 
 def ink_plane(planes: NDArray[np.uint8]) -> tuple[Gray, tuple[str, ...]]:
-    """Return planes (h, w, n), n = 1 for grey, 3 for RGB or 4 for RGBA, as one (h, w), and the steps."""
+    """Return planes (h, w, n) as one grey plane (h, w), and the steps.
+
+    n is 1 for grey, 3 for RGB and 4 for RGBA.
+    """
     if planes.shape[2] == 1:
         return planes[:, :, 0], ()
     if planes.shape[2] == 3:
@@ -49,14 +52,14 @@ def ink_plane(planes: NDArray[np.uint8]) -> tuple[Gray, tuple[str, ...]]:
 
 
 def luminance(colours: NDArray[np.uint8]) -> Gray:
-    """Return colours (h, w, 3) as luminance (h, w)."""
+    """Return the luminance (h, w) of colours (h, w, 3)."""
     from PIL import Image
 
     return np.asarray(Image.fromarray(np.ascontiguousarray(colours)).convert("L"))
 
 
 def _is_ink(gray: Gray, opacity: Gray) -> bool:
-    """Tell whether the picture is ink of one colour on a transparent sheet."""
+    """Return whether a picture is ink of one colour on a transparent sheet."""
     opaque = gray[opacity >= OPAQUE]
     if not opaque.size or (opacity < 128).mean() < 0.2:
         return False
@@ -65,7 +68,7 @@ def _is_ink(gray: Gray, opacity: Gray) -> bool:
 
 
 def _colours(colours: NDArray[np.uint8]) -> tuple[Gray, tuple[str, ...]]:
-    """Return luminance, or the channel or difference of channels in which the ink is far stronger."""
+    """Return the luminance, or another plane if its contrast is far higher."""
     gray = luminance(colours)
     coarse = colours[::3, ::3].astype(np.int16)
     if _contrast(gray[::3, ::3]) * WORTH > 128:  # no plane can have more
@@ -79,7 +82,7 @@ def _colours(colours: NDArray[np.uint8]) -> tuple[Gray, tuple[str, ...]]:
 
 
 def _contrast(plane: NDArray[np.integer]) -> float:
-    """Return how far the outermost hundredth of the values is from their median, on average."""
+    """Return the mean distance from the median of the outermost 1 % of the values."""
     distance = np.abs(plane.ravel().astype(np.int16) - np.int16(np.median(plane)))
     count = max(1, len(distance) // 100)
     return float(np.partition(distance, -count)[-count:].mean())

@@ -1,9 +1,9 @@
-"""Draw ink as MNIST draws its digits: stroke width, box, centre of mass, brightness.
+"""Draw ink like the digits of MNIST: stroke width, box, centre and brightness.
 
 The digits of MNIST were fitted into a box of 20 pixels and centred by mass in 28 (LeCun, Cortes and
-Burges). Their strokes are about 2.4 pixels wide, those of other pens are not, and a thin line turns grey
-when it is averaged down. The width is therefore changed first, with the signed Euclidean distance to the
-outline of the ink; the distance is exact (Felzenszwalb and Huttenlocher, Theory of Computing, 2012).
+Burges). Their strokes are about 2.4 pixels wide. Other pens have other widths, and a thin line turns grey
+when it is averaged down. Therefore the width is changed first, by means of the signed Euclidean distance to
+the outline of the ink. The distance is exact (Felzenszwalb and Huttenlocher, Theory of Computing, 2012).
 """
 
 import math
@@ -21,17 +21,17 @@ BOX, SHEET = 20, 28
 """Sides of the box and of the image of MNIST."""
 
 STROKE = 2.4
-"""Stroke width, in pixels of the box, that is drawn: it gives redrawn training digits the ink of MNIST."""
+"""Stroke width of the result, in pixels of the box; it reproduces the amount of ink in MNIST."""
 
 FINE = 3
-"""Pixels per pixel of the box at which the width is changed."""
+"""Resolution at which the width is changed, in pixels per pixel of the box."""
 
 MARGIN = 2 * FINE
 THINNEST = 0.3
-"""A stroke loses at most this share of its width on each side, so that it does not vanish."""
+"""Largest fraction of its width that a stroke loses on each side."""
 
 SOFTNESS = 1.5
-"""Width in fine pixels of the outline of the strokes that are drawn."""
+"""Width of the soft outline of a stroke, in fine pixels."""
 
 
 def draw_ink(ink: NDArray[Any], shape: tuple[int, int]) -> Gray:
@@ -51,7 +51,7 @@ def box_side(shape: tuple[int, int]) -> int:
 
 
 def looks_drawn(gray: Gray) -> bool:
-    """Tell whether an image has the box, the centre of mass and the brightness of those of MNIST."""
+    """Return whether an image has the box, centre and brightness of MNIST's digits."""
     rows, columns = np.flatnonzero(gray.any(axis=1)), np.flatnonzero(gray.any(axis=0))
     if not len(rows) or gray.max() < 200:
         return False
@@ -63,14 +63,17 @@ def looks_drawn(gray: Gray) -> bool:
 
 
 def crop(ink: NDArray[Any]) -> NDArray[Any]:
-    """Return ink (h, w) cut to the box of what is at least a third of the strongest."""
+    """Return ink (h, w) cropped to the pixels with at least a third of the maximum."""
     strong = 3 * ink.astype(np.float64) >= ink.max()
     rows, columns = np.flatnonzero(strong.any(axis=1)), np.flatnonzero(strong.any(axis=0))
     return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 def normalise_stroke(ink: NDArray[Any]) -> Floats:
-    """Return cropped ink (h, w) about 60 pixels long, in [0, 1], with strokes of MNIST's width."""
+    """Return cropped ink (h, w) with the stroke width of MNIST, in [0, 1].
+
+    The result is about 60 pixels long.
+    """
     full = np.pad(fit(ink, FINE * BOX), MARGIN)
     body = np.percentile(full[full > 0.3 * full.max()], 75)
     mask = np.clip(4 * (np.clip(full / body, 0, 1) - 0.5) + 0.5, 0, 1)
@@ -85,9 +88,10 @@ def normalise_stroke(ink: NDArray[Any]) -> Floats:
 
 
 def stroke_width(mask: Floats) -> float:
-    """Return the mean width of strokes (h, w) in [0, 1]: twice the area over the length of the outline.
+    """Return the mean width of strokes (h, w) in [0, 1].
 
-    The length is the total variation, the integral of the gradient's magnitude.
+    It is twice the area divided by the length of the outline. The length is the total variation, the integral
+    of the gradient's magnitude.
     """
     down, right = np.gradient(mask)
     return float(2 * mask.sum() / max(np.hypot(down, right).sum(), 1e-6))
@@ -104,7 +108,7 @@ def signed_distance(mask: NDArray[np.bool_], reach: int) -> Floats:
 
 
 def distance_to(masks: NDArray[np.bool_], reach: int) -> Floats:
-    """Return the Euclidean distance from each pixel to the nearest one in its mask (n, h, w).
+    """Return the distance from each pixel to the nearest one in its mask (n, h, w).
 
     Distances above `reach` are returned as `reach`. Along the rows the distance follows from running
     maxima; then d² = min over rows r of (row distance)² + r².

@@ -1,20 +1,20 @@
-"""Tell drawings that are no digits: lines, scribbles, letters, faces, photographs.
+"""Detect drawings that are not digits, such as lines, letters and photographs.
 
-`outline_doubts` needs no model. A classifier can add `strangeness`: how far an image is from the images of
-the class that was chosen, and how little confidence there is.
+`outline_doubts` needs no model. A classifier can add `strangeness`, which increases with the
+distance of an image from the images of the predicted class, and decreases with the confidence.
 
-Measured on 560 redrawn test digits of all kinds and 100 pictures of each other thing (tests/drawing.py):
+Measured on 560 redrawn test digits of all kinds and 100 pictures of each other kind (tests/drawing.py):
 
 ==================================  ======  =====  =========  =======  =====  ===========
-doubted, in per cent                digits  lines  scribbles  letters  faces  photographs
+flagged, in per cent                digits  lines  scribbles  letters  faces  photographs
 ==================================  ======  =====  =========  =======  =====  ===========
 outline                                1.2    100         69        0    100           84
 or strangeness, raw pixels             2.9    100         82       48    100           86
 or strangeness, Fourier features       2.1    100         87       71    100           91
 ==================================  ======  =====  =========  =======  =====  ===========
 
-The threshold of strangeness, 1.3 and 1.0, is exceeded by 2 % of other redrawn digits. The share of digits
-includes those with a warning of separate shapes.
+The threshold of strangeness, 1.3 and 1.0, is exceeded by 2 % of other redrawn digits. The digits that
+are flagged include those with a warning of separate shapes.
 """
 
 from typing import Any, NamedTuple
@@ -28,21 +28,21 @@ from softmax_cli.pictures.shapes import label
 Floats = NDArray[np.floating[Any]]
 
 MOST_PIECES, MOST_HOLES, MOST_LENGTH, MOST_ASPECT, MOST_BORDER = 3, 2, 3.8, 2.0, 0.3
-"""Largest values of an outline that a digit has."""
+"""Largest values of an `Outline` of a digit."""
 
 LEAST_HOLE = 8
-"""Size of a hole, in pixels of the drawing with normalised strokes, that counts."""
+"""Smallest hole that counts, in pixels of the drawing with normalised strokes."""
 
 
 class Outline(NamedTuple):
-    """What the strokes of a drawing look like.
+    """Properties of the strokes of a drawing.
 
     Attributes:
         pieces: Number of separate shapes.
         holes: Number of holes.
-        length: Length of the strokes, in longer sides of the drawing.
+        length: Length of the strokes, divided by the longer side of the drawing.
         aspect: Width over height.
-        border: Share of the border of the picture that has ink.
+        border: Fraction of the border of the picture that has ink.
     """
 
     pieces: int
@@ -62,7 +62,7 @@ def outline_of(strokes: Floats, pieces: int, border: float) -> Outline:
 
 
 def outline_doubts(outline: Outline) -> list[str]:
-    """Return what a digit does not have, as the text of warnings."""
+    """Return a warning for each property that a digit does not have."""
     found = {
         f"it has {outline.pieces} pieces": outline.pieces > MOST_PIECES,
         f"it has {outline.holes} holes": outline.holes > MOST_HOLES,
@@ -74,7 +74,7 @@ def outline_doubts(outline: Outline) -> list[str]:
 
 
 class Reference(NamedTuple):
-    """The images of a data set, as far as `strangeness` needs them; D numbers describe an image.
+    """Statistics of a data set for `strangeness`; D numbers describe an image.
 
     Attributes:
         means: Mean of each class (K, D).
@@ -92,8 +92,8 @@ class Reference(NamedTuple):
 def fit_reference(features: Floats, labels: NDArray[np.integer[Any]], count: int = 40) -> Reference:
     """Return the reference of features (N, D) of training images with labels (N,).
 
-    Every class must have an image. Features that were pooled over 2x2 pixels of deskewed images were
-    measured. `count` directions are kept.
+    Every class must have an image. The measurements of this module use deskewed images, averaged
+    over 2x2 pixels. `count` directions are kept.
     """
     totals = np.zeros((int(labels.max()) + 1, features.shape[1]))
     np.add.at(totals, labels, features)
@@ -106,7 +106,7 @@ def fit_reference(features: Floats, labels: NDArray[np.integer[Any]], count: int
 
 
 def strangeness(features: Floats, probabilities: Floats, reference: Reference) -> NDArray[np.float64]:
-    """Return how unlike the data set images are, (n,); larger is stranger.
+    """Return the strangeness of images, (n,); it is larger for unusual images.
 
     It is log(d) - log(p), where p is the greatest of the probabilities (n, K) and d the mean of two squared
     distances of the features (n, D) from the mean of that class: within the directions, scaled by their

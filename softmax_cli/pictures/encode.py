@@ -7,7 +7,10 @@ from numpy.typing import NDArray
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:
-    """Return grey (h, w) or red, green, blue, opacity (h, w, 4) as the bytes of a PNG file."""
+    """Return pixels as the bytes of a PNG file.
+
+    The pixels are grey (h, w), or red, green, blue and opacity (h, w, 4).
+    """
     from PIL import Image
 
     file = io.BytesIO()

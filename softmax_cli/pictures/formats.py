@@ -1,9 +1,9 @@
-"""Picture formats: how each is recognised, bounded, and stripped before Pillow decodes it.
+"""Picture formats: how each is recognised, checked and stripped before decoding.
 
-A small file can cost gigabytes or minutes: a profile that inflates, thousands of scans, millions of empty
-segments. For each format a function walks the structure of the file first, raises `UnreadableError` if
-something is out of bounds, and returns only the parts that the pixels need. Pillow never sees texts,
-colour profiles or comments, so damage in these does not matter.
+Decoding a small file can take gigabytes or minutes: it may have a profile that inflates, thousands of scans,
+or millions of empty segments. Therefore a function for each format first parses the structure of the file.
+It raises `UnreadableError` if a limit is exceeded, and returns only the parts that decoding needs. Texts,
+colour profiles and comments are removed, so that damage in them has no effect.
 
 Sources: PNG (W3C, third edition), JPEG (ITU-T T.81, annex B), GIF89a, TIFF 6.0, WebP (RFC 9649).
 """
@@ -29,29 +29,32 @@ MAX_COEFFICIENT_BYTES = 100_000_000
 """Memory for the coefficients of a JPEG with several scans, which are kept until the last scan."""
 
 MAX_PARTS = 20_000
-"""Chunks of a PNG, segments of a JPEG, blocks of a GIF."""
+"""Largest number of chunks of a PNG, segments of a JPEG, or blocks of a GIF."""
 
 MAX_SCANS = 100
 MAX_SCANNED = 1_000_000_000
-"""Coefficients that all scans of a JPEG may visit together."""
+"""Largest total number of coefficients in all scans of a JPEG."""
 
 MAX_PADDING = 4096
 MAX_METADATA = 1_000_000
-"""Bytes that a text or a colour profile of a PNG may inflate to."""
+"""Largest inflated size of a text or a colour profile of a PNG, in bytes."""
 
 MAX_TAG_VALUES = 200_000
 MAX_SLOW_BYTES = 1_000_000
-"""Size of a run-length-encoded BMP, which Pillow decodes in Python."""
+"""Largest size of a run-length-encoded BMP, which Pillow decodes in Python."""
 
 DAMAGED = "is truncated or damaged; save it again"
 
 
 class UnreadableError(Exception):
-    """A picture that is out of bounds or damaged. The text continues a sentence that names the file."""
+    """Error for a picture that exceeds a limit or is damaged.
+
+    The message continues a sentence that begins with the name of the file.
+    """
 
 
 class Stripped(NamedTuple):
-    """The bytes that the pixels need, and the EXIF block, empty if there is none."""
+    """The bytes that decoding needs, and the EXIF block, empty if there is none."""
 
     content: bytes
     exif: bytes = b""
@@ -71,13 +74,13 @@ class Format(NamedTuple):
     max_pixels: int = MAX_PIXELS
 
     def is_available(self) -> bool:
-        """Tell whether the module that decodes the format is installed."""
+        """Return whether the module that decodes the format is installed."""
         module = self.reader[0]
         found = importlib.util.find_spec(module.partition(".")[0])
         return found is not None and importlib.util.find_spec(module) is not None
 
     def open(self, content: bytes) -> "ImageFile":
-        """Return the picture, not yet decoded, without Pillow's search among all formats."""
+        """Return the picture, not yet decoded, opened by the reader of this format."""
         module, name = self.reader
         picture: ImageFile = getattr(importlib.import_module(module), name)(io.BytesIO(content))
         return picture
@@ -115,7 +118,7 @@ def _strip_png(content: bytes) -> Stripped:
 
 
 def _png_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the type and the first and last place of the data of each chunk, to the end chunk."""
+    """Yield the type of each chunk, and the start and the end of its data."""
     at = len(_PNG)
     for _ in range(MAX_PARTS):
         start = at + 8
@@ -130,7 +133,7 @@ def _png_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _inflates_too_far(data: bytes) -> bool:
-    """Tell whether the deflated part of a metadata chunk exceeds its limit.
+    """Return whether the deflated part of a metadata chunk exceeds its limit.
 
     The part begins after a keyword and some fields of varying length, with one of zlib's first bytes.
     """
@@ -169,7 +172,7 @@ def _strip_jpeg(content: bytes) -> Stripped:
 
 
 def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield the marker, the place after it, and the end of each segment.
+    """Yield the marker, the start of the data and the end of each segment.
 
     The coded data of a scan belong to its segment. The last one includes the marker that ends the file.
     """
@@ -194,7 +197,10 @@ def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _check_frame(frame: bytes, scans: int) -> None:
-    """Raise `UnreadableError` if a JPEG is too large, or has several scans and is large (T.81, B.2.2)."""
+    """Raise `UnreadableError` if a JPEG is too large (T.81, B.2.2).
+
+    The limit is lower for a JPEG with several scans.
+    """
     if len(frame) < 9 or len(frame) < 9 + 3 * frame[8]:
         raise UnreadableError(DAMAGED)
     height, width = struct.unpack(">HH", frame[4:8])
@@ -213,7 +219,7 @@ def _check_frame(frame: bytes, scans: int) -> None:
 
 
 def _strip_gif(content: bytes) -> Stripped:
-    """Return the first frame of a GIF, with the extension that names its transparent colour."""
+    """Return the first frame of a GIF, with its transparent colour."""
     at = 13 + (3 << (content[10] & 7) + 1 if content[10] & 0x80 else 0) if len(content) > 13 else 0
     kept = [content[:at]]
     for _ in range(MAX_PARTS):
@@ -230,7 +236,10 @@ def _strip_gif(content: bytes) -> Stripped:
 
 
 def _after_blocks(content: bytes, at: int) -> int:
-    """Return the place after a chain of data blocks, each of which begins with its length."""
+    """Return the position after a chain of data blocks.
+
+    Each block begins with its length.
+    """
     for _ in range(MAX_PARTS):
         if at >= len(content):
             raise UnreadableError(DAMAGED)
@@ -265,7 +274,10 @@ def _strip_tiff(content: bytes) -> Stripped:
 
 
 def _strip_webp(content: bytes) -> Stripped:
-    """Check the size of the canvas, which the decoder allocates as soon as the file is opened."""
+    """Check the size of the canvas.
+
+    The decoder allocates it when the file is opened.
+    """
     kind = content[12:16]
     if kind == b"VP8X":
         width, height = (int.from_bytes(content[at : at + 3], "little") + 1 for at in (24, 27))

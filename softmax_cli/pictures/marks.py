@@ -1,6 +1,6 @@
-"""Remove what is not the digit: rules of the paper, frames, scanner edges, specks.
+"""Remove everything but the digit: ruled lines, frames, scanner edges, specks.
 
-Marks are removed only if something else remains. Lengths are in shares of the picture's sides.
+Marks are removed only if something else remains. Lengths are fractions of the picture's sides.
 """
 
 from typing import Any, NamedTuple
@@ -13,46 +13,46 @@ from softmax_cli.pictures.shapes import Ints, Mask, Shapes, find_shapes, otsu, r
 Gray = NDArray[np.uint8]
 
 WEAKEST = 0.5
-"""Ink belongs to a shape from this share of Otsu's threshold; its strongest reaches the threshold."""
+"""Smallest ink of a shape, as a fraction of Otsu's threshold; its largest ink reaches the threshold."""
 
 STEEPEST = 0.3
-"""Slope up to which a line is looked for along each axis."""
+"""Largest slope of a line relative to an axis."""
 
 COVERAGE = 0.55
-"""Share of the columns in which a rule is seen."""
+"""Smallest fraction of the columns in which a ruled line is visible."""
 
 ENDS = 0.08
-"""A rule ends at most this share of the width from both sides of the picture."""
+"""Largest distance of the ends of a ruled line from the sides, as a fraction of the width."""
 
 THICKEST = 0.025
 FAINT_RULE = 0.75
-"""Up to this share of the strength of the other ink, even a single line is a rule."""
+"""Largest strength of a single line that is removed, as a fraction of that of the other ink."""
 
 FEWEST = 3
-"""Number of lines, as strong as the ink, from which they are rules."""
+"""Smallest number of lines, as strong as the ink, that are removed."""
 
 RIM = 0.12
-"""A frame has nearly all of its ink within this share of its box from the edge of the box."""
+"""Width of the rim of a box that holds nearly all ink of a frame, as a fraction of the box."""
 
 BAND = 0.15
-"""A band along the border of the picture is at most this deep."""
+"""Largest depth of a band along the border of the picture."""
 
 LEAST_HEIGHT, LEAST_MASS = 0.04, 0.1
-"""A mark is removed if shapes at least this high hold this share of the mark's ink."""
+"""A mark is removed if the other shapes at least this high have this fraction of its ink."""
 
 SPECK = 0.03
-"""A shape with less than this share of the ink of the largest is a speck."""
+"""A shape with less than this fraction of the ink of the largest is a speck."""
 
 FAR_SPECK = 0.12
-"""Up to this share, in mass and in length, a shape is a speck if it lies apart from all others."""
+"""Largest mass and length, as fractions, of a speck that is far from all larger shapes."""
 
 
 MOST_SPECKS = 500
-"""Shapes of which the distance to larger ones is looked at."""
+"""Largest number of shapes whose distance to larger ones is computed."""
 
 
 class Cleaned(NamedTuple):
-    """Ink (h, w) without marks, its shapes, which of them are kept (n + 1,), and what was removed."""
+    """Ink (h, w) without marks, its shapes, which are kept (n + 1,), and the steps."""
 
     ink: Gray
     shapes: Shapes
@@ -61,12 +61,15 @@ class Cleaned(NamedTuple):
 
 
 def remove_marks(ink: Gray) -> Cleaned:
-    """Return the ink of a picture (h, w) without rules, frames, bands along the border, and specks."""
+    """Return the ink of a picture (h, w) without marks.
+
+    Marks are ruled lines, frames, bands along the border, and specks.
+    """
     steps: tuple[str, ...] = ()
     strong = otsu(ink)
     unruled = erase_rules(ink, _weak(strong))
     if unruled is not None:
-        ink, strong, steps = unruled, otsu(unruled), ("rules removed",)
+        ink, strong, steps = unruled, otsu(unruled), ("ruled lines removed",)
     shapes = find_shapes(ink, _weak(strong))
     kept = shapes.peak >= strong
     kept[0] = False
@@ -82,11 +85,11 @@ def _weak(threshold: int) -> int:
     return max(1, round(WEAKEST * threshold))
 
 
-# Rules
+# Ruled lines
 
 
 def erase_rules(ink: Gray, threshold: int) -> Gray | None:
-    """Return ink (h, w) without the lines that cross the whole picture, or None if there are no such lines.
+    """Return ink (h, w) without lines that cross the picture; None if it has none.
 
     Strokes that cross a line are kept: only vertical runs about as long as the line is thick are erased.
     """
@@ -107,7 +110,7 @@ def erase_rules(ink: Gray, threshold: int) -> Gray | None:
 
 
 def _spans(mask: Mask) -> bool:
-    """Tell whether something is left that is large enough to be read."""
+    """Return whether a shape remains that is large enough to be read."""
     shapes = find_shapes(mask, 1)
     return bool(np.maximum(shapes.heights, shapes.widths)[1:].max() >= FAR_SPECK * min(mask.shape))
 
@@ -119,7 +122,10 @@ def _count(lines: Mask) -> int:
 
 
 def find_lines(mask: Mask) -> Mask:
-    """Return where a mask (h, w) has lines from its left to its right side, without what crosses them."""
+    """Return the mask (h, w) of lines from the left to the right side of a mask.
+
+    The mask does not contain strokes that cross the lines.
+    """
     height, width = mask.shape
     if not _may_cross(mask):
         return np.zeros_like(mask)
@@ -141,16 +147,20 @@ def find_lines(mask: Mask) -> Mask:
 
 
 def _may_cross(mask: Mask) -> bool:
-    """Tell whether a mask (h, w) reaches both sides and enough columns for a line to cross it."""
+    """Return whether a mask (h, w) can contain a line from side to side.
+
+    It must reach both sides and enough columns.
+    """
     columns = np.asarray(mask.any(axis=0))
     ends = int(ENDS * len(columns)) + 1
     return bool(columns[:ends].any() and columns[-ends:].any() and columns.mean() >= COVERAGE)
 
 
 def _peaks(rows: NDArray[Any], columns: NDArray[Any], width: int) -> list[tuple[float, float]]:
-    """Return slope and height at the middle of the lines through many points (Hough transform).
+    """Return the slope of lines through many points, and their height at the middle.
 
-    `columns` count from the middle. Lines that pass within three pixels of a better one are left out.
+    The method is the Hough transform. `columns` are relative to the middle. Lines that pass within three
+    pixels of a better one are left out.
     """
     slopes = np.arange(-STEEPEST, STEEPEST, 2 / width)
     low = int(rows.min() - STEEPEST * width) - 2
@@ -168,7 +178,7 @@ def _peaks(rows: NDArray[Any], columns: NDArray[Any], width: int) -> list[tuple[
 
 
 def _crosses(columns: Ints, width: int) -> bool:
-    """Tell whether points in these columns cover a line from one side of the picture to the other."""
+    """Return whether points in these columns cover a line across the picture."""
     return bool(
         len(np.unique(columns)) >= COVERAGE * width
         and columns.min() <= ENDS * width
@@ -185,7 +195,7 @@ def _near(shape: tuple[int, int], slope: float, offset: float, reach: float) -> 
 
 
 def frames(shapes: Shapes, kept: Mask, shape: tuple[int, int]) -> Mask:
-    """Return which shapes are frames or L-shaped edges round other shapes, as a mask (n + 1,)."""
+    """Return which shapes are frames or L-shaped edges around others, (n + 1,)."""
     marks = np.zeros_like(kept)
     large = (shapes.heights >= 0.6 * shape[0]) & (shapes.widths >= 0.6 * shape[1])
     for number in np.flatnonzero(kept & large):
@@ -198,7 +208,7 @@ def frames(shapes: Shapes, kept: Mask, shape: tuple[int, int]) -> Mask:
 
 
 def bands(shapes: Shapes, kept: Mask, shape: tuple[int, int]) -> Mask:
-    """Return which shapes are bands along the border of the picture or lines across all of it."""
+    """Return which shapes are bands along the border or lines across, (n + 1,)."""
     touches = _touches(shapes, shape)
     height, width = shape
     lying = (shapes.heights <= BAND * height) & (shapes.widths >= 0.3 * width)
@@ -208,14 +218,17 @@ def bands(shapes: Shapes, kept: Mask, shape: tuple[int, int]) -> Mask:
 
 
 def border_bits(shapes: Shapes, kept: Mask, shape: tuple[int, int]) -> Mask:
-    """Return which shapes touch the border and have less than half of the ink of one that does not."""
+    """Return which shapes are small and touch the border, (n + 1,).
+
+    They have less than half of the ink of the largest shape that does not touch it.
+    """
     touches = _touches(shapes, shape).any(axis=1)
     inner = shapes.mass[kept & ~touches].max(initial=0)
     return np.asarray(kept & touches & (shapes.mass < 0.5 * inner))
 
 
 def specks(shapes: Shapes, kept: Mask, shape: tuple[int, int]) -> Mask:
-    """Return which shapes are small, or less small and apart from all larger ones."""
+    """Return which shapes are very small, or small and isolated, (n + 1,)."""
     most = shapes.mass[kept].max(initial=0)
     marks = kept & (shapes.mass < SPECK * most)
     rest = kept & ~marks
@@ -233,13 +246,13 @@ MARKS = {"frame": frames, "edge": bands, "marks at the border": border_bits, "sp
 
 
 def _touches(shapes: Shapes, shape: tuple[int, int]) -> Mask:
-    """Return which shapes come near the top, left, bottom and right border (n + 1, 4)."""
+    """Return which shapes are near the top, left, bottom and right border (n + 1, 4)."""
     near = max(1, round(0.01 * min(shape)))
     low, high = shapes.boxes[:, :2] < near, shapes.boxes[:, 2:] > np.array(shape) - near
     return np.concatenate([low, high], axis=1)
 
 
 def _if_something_remains(marks: Mask, shapes: Shapes, kept: Mask, shape: tuple[int, int]) -> Mask:
-    """Return the marks of which the other shapes, if high enough, have a fair share of the ink."""
+    """Return the marks that may be removed because enough other ink remains."""
     rest = kept & ~marks & (shapes.heights >= LEAST_HEIGHT * min(shape))
     return np.asarray(marks & (LEAST_MASS * shapes.mass <= shapes.mass[rest].sum()))

@@ -1,4 +1,4 @@
-"""Find the sheet of paper in a photograph that also shows the desk round it."""
+"""Find the sheet of paper in a photograph that also shows the desk around it."""
 
 from typing import Any
 
@@ -11,29 +11,32 @@ from softmax_cli.pictures.shapes import Mask, find_shapes, grown, otsu
 Gray = NDArray[np.uint8]
 
 SMALLEST = 40
-"""Shorter side, in pixels, of a picture in which a sheet is looked for."""
+"""Smallest side, in pixels, of a picture in which a sheet is searched for."""
 
 LEAST_CONTRAST = 50
-"""Difference in tone between sheet and desk."""
+"""Smallest difference in tone between sheet and desk."""
 
 LEAST_AREA, LEAST_FILL = 0.15, 0.88
-"""Shares: of the picture that the sheet covers, and of the rectangle round it that it fills."""
+"""Smallest fractions of the picture and of its bounding rectangle that a sheet fills."""
 
 CELLS = 64
-"""Cells along the longer side of the grid on which the sheet is looked for."""
+"""Cells along the longer side of the coarse grid."""
 
 STROKE = 3
 """Half of the widest stroke, in cells."""
 
 MOST_BORDER = 0.3
-"""Share of the border of the picture that is light."""
+"""Largest fraction of the border of the picture that is light."""
 
 LEAST_BRIGHT = 0.75
-"""Share of the sheet that is paper, not ink."""
+"""Smallest fraction of the sheet that is paper, not ink."""
 
 
 def crop_page(gray: Gray) -> Gray | None:
-    """Return the sheet in a picture (h, w), what is outside of it filled with its tone, or None."""
+    """Return the sheet of paper in a picture (h, w), or None.
+
+    The area outside of the sheet is filled with its tone.
+    """
     if min(gray.shape) < SMALLEST:
         return None
     cells = np.rint(reduced(gray, CELLS)).astype(np.uint8)
@@ -47,7 +50,7 @@ def crop_page(gray: Gray) -> Gray | None:
 
 
 def find_page(cells: Gray) -> Mask | None:
-    """Return where a bright, rectangular sheet lies on a dark ground, on a coarse grid (h, w), or None."""
+    """Return the mask of a bright, rectangular sheet on a coarse grid (h, w), or None."""
     split = otsu(cells)
     light = cells >= split
     border = np.concatenate([light[0], light[-1], light[:, 0], light[:, -1]])
@@ -66,7 +69,10 @@ def find_page(cells: Gray) -> Mask | None:
 
 
 def closed(mask: Mask, reach: int) -> Mask:
-    """Return a mask (h, w) in which gaps up to 2 `reach` wide are closed, but not along the border."""
+    """Return a mask (h, w) in which gaps up to 2 `reach` wide are closed.
+
+    Gaps along the border stay open.
+    """
     for _ in range(reach):
         mask = grown(mask)
     padded = ~np.pad(mask, 1)
@@ -82,7 +88,10 @@ def inner(page: Mask) -> Mask:
 
 
 def rectangularity(mask: Mask) -> float:
-    """Return the share of the smallest rectangle round a mask (h, w), turned up to 45°, that it fills."""
+    """Return the fraction of its bounding rectangle that a mask (h, w) fills.
+
+    The rectangle is the smallest one, turned by up to 45°.
+    """
     rows, columns = np.nonzero(mask)
     angle = np.deg2rad(np.arange(-45, 46, 3))[:, None]
     x, y = columns * np.cos(angle) + rows * np.sin(angle), rows * np.cos(angle) - columns * np.sin(angle)
@@ -91,7 +100,10 @@ def rectangularity(mask: Mask) -> float:
 
 
 def fill_outside(gray: Gray, page: Mask) -> Gray:
-    """Return the box of a sheet (h, w), with the median tone of the sheet outside of it."""
+    """Return the bounding box of a sheet (h, w).
+
+    The area outside of the sheet gets its median tone.
+    """
     rows, columns = np.flatnonzero(page.any(axis=1)), np.flatnonzero(page.any(axis=0))
     box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     return np.where(page[box], gray[box], np.median(gray[page])).astype(np.uint8)

@@ -1,8 +1,8 @@
-"""Find the ink: which side of the paper's tone it lies on, and how far from the local tone.
+"""Find the ink: its polarity, and its difference from the tone of the paper.
 
 The tone of the paper is that of the picture with all strokes closed (for dark ink) or opened (for light
 ink): a maximum over a window wider than any stroke, followed by a minimum, on a coarse grid. Gradients,
-shadows and a dark desk round the paper remain in it and are therefore not ink.
+shadows and a dark desk around the paper remain in it and are therefore not ink.
 """
 
 from typing import Any, NamedTuple
@@ -20,17 +20,17 @@ GRID = 64
 """Cells along the longer side of the grid on which the tone of the paper is found."""
 
 WINDOW = 0.36
-"""Side of the window in shares of the longer side; wider than a stroke."""
+"""Side of the window as a fraction of the longer side; wider than a stroke."""
 
 DARKEST = 40.0
 """Tone of paper, 0 to 255, below which its ink is no longer scaled up."""
 
 NOISE = 4.5
-"""Times the median deviation of the paper's tone that ink has to exceed."""
+"""Threshold of ink, in median deviations of the paper's tone."""
 
 
 LEAST = 2
-"""Strength of ink, 0 to 255, that is the rounding of the tone of the paper."""
+"""Largest strength of ink, 0 to 255, that is due to the rounding of the paper's tone."""
 
 
 class Ink(NamedTuple):
@@ -41,9 +41,11 @@ class Ink(NamedTuple):
 
 
 def find_ink(gray: Gray, invert: bool | None = None) -> Ink:
-    """Return the ink of a picture (h, w); `invert` tells whether it is dark, None finds out.
+    """Return the ink of a picture (h, w).
 
-    If the picture looks otherwise than `invert` tells, the gaps between its strokes are not taken for ink.
+    `invert` is True for dark ink and False for light ink; None detects it.
+
+    If `invert` contradicts the detection, gaps between strokes are not ink: the tone is a smooth surface.
     """
     found = is_dark(gray)
     dark = found if invert is None else invert
@@ -62,19 +64,19 @@ def border_tone(gray: Gray) -> int:
 
 
 def is_dark(gray: Gray) -> bool:
-    """Tell whether the ink is darker than the paper: on which side of its tone the outliers are.
+    """Return whether the ink is darker than the paper.
 
-    The third powers of the differences from a smooth surface through the picture are summed.
+    The sign of the sum of the third powers of the differences from a smooth surface decides.
     """
     difference = gray - smooth_tone(gray)
     return bool((difference * difference * difference).sum() < 0)
 
 
 def smooth_tone(gray: Gray) -> Floats:
-    """Return a quadratic surface (h, w) through the tone of the paper, fitted to robust weights.
+    """Return a quadratic surface (h, w) that fits the tone of the paper.
 
-    The fit begins at the median of the picture, in which the tone of the border has 30 % of the weight, and
-    is repeated with weights 1 / (1 + (residual / 16)²).
+    The fit is robust. It begins at the median of the picture, in which the tone of the border has 30 % of the
+    weight, and is repeated with weights 1 / (1 + (residual / 16)²).
     """
     cells = reduced(gray, 24)
     y, x = (np.linspace(-1, 1, side) for side in cells.shape)
@@ -95,7 +97,7 @@ def _quadratic(y: Floats, x: Floats) -> Floats:
 
 
 def paper_tone(gray: Gray, dark: bool) -> Floats:
-    """Return the tone (h, w) that the paper has under and between the strokes."""
+    """Return the tone (h, w) of the paper, also under and between the strokes."""
     cells = reduced(gray, GRID)
     reach = max(1, round(WINDOW * max(cells.shape) / 2))
     tone = cells if dark else -cells
@@ -111,7 +113,10 @@ def windowed_maximum(values: Floats, reach: int) -> Floats:
 
 
 def _maximum_down(values: Floats, reach: int) -> Floats:
-    """Return the maximum within `reach` along the columns, from windows that double in size."""
+    """Return the maximum within `reach` along the columns.
+
+    The size of the windows is doubled in each step.
+    """
     window, size = 2 * reach + 1, 1
     most = np.pad(values, ((reach, reach), (0, 0)), constant_values=-np.inf)
     while 2 * size <= window:
@@ -122,9 +127,9 @@ def _maximum_down(values: Floats, reach: int) -> Floats:
 
 
 def noise_of(ink: Gray) -> float:
-    """Return the strength up to which ink (h, w) is the noise of the paper.
+    """Return the largest strength of noise in ink (h, w).
 
-    It is taken from what lies below Otsu's threshold: the median, and a multiple of the median deviation.
+    It is the median plus a multiple of the median deviation of the values below Otsu's threshold.
     """
     counts = np.bincount(ink.ravel(), minlength=256)[: otsu(ink)]
     middle = _median(counts)
@@ -133,6 +138,6 @@ def noise_of(ink: Gray) -> float:
 
 
 def _median(counts: NDArray[Any]) -> int:
-    """Return the median of whole numbers of which `counts[k]` are k."""
+    """Return the median of integers, given the number `counts[k]` of each k."""
     total = np.cumsum(counts)
     return int(np.searchsorted(total, total[-1] / 2))

@@ -1,4 +1,4 @@
-"""Draw a whole picture as other data sets do: light on dark, padded to proportion, resized."""
+"""Draw a whole picture for other data sets: light on dark, padded and resized."""
 
 import numpy as np
 
@@ -11,8 +11,8 @@ from softmax_cli.pictures.resize import resize
 def draw_plain(gray: Gray, shape: tuple[int, int], invert: bool | None = None) -> Prepared:
     """Return luminance (h, w) as an image of `shape`.
 
-    A picture that is dark on light, which its border tells if `invert` is None, is inverted. It is padded
-    with the tone of its border to the proportions of `shape`, and averaged down.
+    A picture that is dark on light is inverted; if `invert` is None, the tone of its border decides. It is
+    padded with the tone of its border to the proportions of `shape`, and averaged down.
     """
     background = border_tone(gray)
     if invert is None:

@@ -20,19 +20,19 @@ from softmax_cli.pictures.segment import (
 from softmax_cli.pictures.shapes import grown
 
 BLACK = 8
-"""Tone of the border up to which a picture is light on black."""
+"""Largest tone of the border of a picture that is light on black."""
 
 SMALLEST = 8
-"""Shorter side of a picture, in pixels, that can show something."""
+"""Smallest side, in pixels, of a picture without a warning."""
 
 FAINT = 32
-"""Strength of ink below which it may be none."""
+"""Smallest strength of ink without a warning."""
 
 PAGE_SIDE = 1024
-"""Longest side, in pixels, at which several digits are looked for."""
+"""Longest side, in pixels, of a picture that is searched for several digits."""
 
 CERTAIN, DOUBTFUL = 0.9, 0.6
-"""Confidence, 0 to 1, of the parts and of the whole, from and up to which a shape is split."""
+"""Smallest confidence of the parts, and largest of the whole, of a shape that is split."""
 
 BLANK = "the picture is blank"
 
@@ -46,10 +46,10 @@ def prepare_picture(
         source: Path of a file, or its content.
         shape: Rows and columns of the model's images.
         preparation: ``digit`` for data sets drawn as MNIST is, ``plain`` for others.
-        invert: The picture is dark on light (True), light on dark (False), or that is detected (None).
+        invert: True for dark on light, False for light on dark; None detects it.
 
     Raises:
-        ImageError: The file cannot be read, is no picture, is damaged, or exceeds a limit.
+        ImageError: The file cannot be read, is not a picture, is damaged, or exceeds a limit.
     """
     gray, steps, _ = read_luminance(source)
     is_ready = looks_drawn(gray) if preparation == "digit" else gray.any()
@@ -71,7 +71,7 @@ def draw_digit(gray: Gray, shape: tuple[int, int], invert: bool | None = None) -
     ink, _ = _ink_of(cleaned, np.flatnonzero(cleaned.kept).tolist())
     digits = sum(map(len, find_lines_of_digits(cleaned.shapes, cleaned.kept)))
     doubts = ["the ink is very faint"] * bool(ink.max() < FAINT)
-    doubts += [f"there are {digits} separate shapes; one digit to a picture is expected"] * (digits > 1)
+    doubts += [f"there are {digits} separate shapes; one digit per picture is expected"] * (digits > 1)
     cropped = crop(ink)
     if cropped.shape != gray.shape:
         steps += (f"cropped to {cropped.shape[1]} x {cropped.shape[0]}",)
@@ -91,14 +91,14 @@ def find_digits(
     invert: bool | None = None,
     confidence: Confidence | None = None,
 ) -> list[Prepared]:
-    """Read a picture of several digits and draw each, in lines from top to bottom, left to right.
+    """Return the digits in a picture, in lines from top to bottom, left to right.
 
     Args:
         source: Path of a file, or its content.
         shape: Rows and columns of the model's images.
-        invert: The picture is dark on light (True), light on dark (False), or that is detected (None).
-        confidence: From images (n, rows, cols) to the probability of each one's best class. If given, a
-            wide shape is split if both parts are read with more confidence than the whole.
+        invert: True for dark on light, False for light on dark; None detects it.
+        confidence: Function from images (n, rows, cols) to their confidence (n,). If it is given, a wide
+            shape is split if the confidence of both parts is higher than that of the whole.
 
     Raises:
         ImageError: As in `prepare_picture`.
@@ -121,9 +121,8 @@ def split_touching(
 ) -> list[Gray]:
     """Return the ink (h, w) of one digit, or of the digits that it consists of.
 
-    Ink that is wide is split where it is narrowest, if both parts are read with at least `CERTAIN`
-    confidence, and with more than the whole, which is read with less than `DOUBTFUL`. Up to 2 ** `depth`
-    digits are separated.
+    Wide ink is split at its narrowest place if the confidence of both parts is at least `CERTAIN` and higher
+    than that of the whole, which is at most `DOUBTFUL`. Up to 2 ** `depth` digits are separated.
     """
     if confidence is None or not depth or not may_be_two(crop(ink)):
         return [ink]
@@ -146,14 +145,14 @@ def _clean(gray: Gray, invert: bool | None) -> tuple[Cleaned, tuple[str, ...]]:
 
 
 def _border_share(cleaned: Cleaned) -> float:
-    """Return the share of the border of the picture that has ink of shapes that are kept."""
+    """Return the fraction of the picture's border that has ink of kept shapes."""
     labels = cleaned.shapes.labels
     border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     return float(cleaned.kept[border].mean())
 
 
 def _ink_of(cleaned: Cleaned, group: list[int]) -> tuple[Gray, tuple[int, int]]:
-    """Return the ink (h, w) of some shapes with their soft outlines, and the place of its first pixel."""
+    """Return the ink (h, w) of shapes with soft outlines, and its top left corner."""
     top, left, bottom, right = box_of(group, cleaned.shapes).tolist()
     top, left = max(0, top - 1), max(0, left - 1)
     box = np.s_[top : bottom + 1, left : right + 1]
@@ -171,12 +170,12 @@ def _one_of_many(ink: Gray, shape: tuple[int, int], box: Box, line: int, steps: 
 
 
 def _full_size(box: tuple[int, int, int, int], read: Luminance) -> Box:
-    """Return a box of the picture that was looked at in pixels of the file."""
+    """Return a box of the reduced picture in pixels of the file."""
     return Box(*(round(float(side) * read.scale) for side in box))
 
 
 def _blank(gray: Gray, shape: tuple[int, int], invert: bool | None, steps: tuple[str, ...]) -> Prepared:
     doubt = BLANK
     if invert is not None and gray.min() < gray.max():
-        doubt = f"no ink is left of the picture; is it right to give --{'no-' * (not invert)}invert?"
+        doubt = f"no ink was found in the picture; try without --{'no-' * (not invert)}invert"
     return Prepared(np.zeros(shape, np.uint8), (*steps, "left blank"), (doubt,), blank=True)

@@ -9,7 +9,10 @@ Gray = NDArray[np.uint8]
 
 
 class Box(NamedTuple):
-    """A rectangle in a picture, in pixels; `bottom` and `right` are the first row and column outside."""
+    """A rectangle in a picture, in pixels.
+
+    `bottom` and `right` are the first row and column outside.
+    """
 
     top: int
     left: int
@@ -18,14 +21,14 @@ class Box(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """A picture as the model sees it.
+    """A picture prepared as the input of a model.
 
     Attributes:
         image: uint8 (rows, cols), light on black.
-        steps: What was done, in order.
-        warnings: What is doubtful about the picture.
-        blank: There is nothing to read; `image` has no ink.
-        box: Where the digit is in the picture, upright, in pixels of the file; None for a whole picture.
+        steps: The steps of the preparation, in order.
+        warnings: Possible problems of the picture.
+        blank: Whether the picture is blank; then `image` has no ink.
+        box: Box of the digit in the upright picture, in pixels of the file; None for a whole picture.
         line: Number of the line of digits, from 0; None for a whole picture.
     """
 

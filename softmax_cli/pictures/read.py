@@ -1,4 +1,4 @@
-"""Read a picture file as the luminance of ink and paper, within bounds of time and memory.
+"""Read a picture file as luminance, with limits on time and memory.
 
 EXIF orientation is applied, 16 bits are scaled to 8, and a large picture is averaged over squares of
 ceil(longest side / `side`) pixels. Pictures are converted in horizontal bands, so that only one copy of the
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 50_000_000
 WORKING_SIDE = 512
-"""Longest side, in pixels, at which a single digit is looked for."""
+"""Longest side, in pixels, of a picture that is searched for a single digit."""
 
 MAX_SIDE = 100_000
 BAND_PIXELS = 1_000_000
 ORIENTATION = 0x0112
-"""EXIF tag: how the camera was held."""
+"""EXIF tag of the orientation."""
 
 Gray = NDArray[np.uint8]
 Source = str | Path | bytes
 
 
 class Luminance(NamedTuple):
-    """Luminance (h, w) of a picture, what was done to obtain it, and pixels of the file per pixel."""
+    """Luminance (h, w), the steps to obtain it, and pixels of the file per pixel."""
 
     gray: Gray
     steps: tuple[str, ...]
@@ -55,7 +55,7 @@ def read_luminance(source: Source, side: int = WORKING_SIDE) -> Luminance:
         side: Longest side of the result, in pixels; larger pictures are averaged down.
 
     Raises:
-        ImageError: The file cannot be read, is no picture, is damaged, or exceeds a limit.
+        ImageError: The file cannot be read, is not a picture, is damaged, or exceeds a limit.
     """
     name = "the picture" if isinstance(source, bytes) else str(source)
     content = _read_bytes(source, name)
@@ -105,7 +105,7 @@ def _read_bytes(source: Source, name: str) -> bytes:
 
 
 def _refusal(name: str, kind: formats.Format | None) -> str:
-    """Return the message for a file of no format, or of one whose decoder is not installed."""
+    """Return the message for an unknown format or a missing decoder."""
     if kind is not None and kind.name == "HEIC":
         return f"{name} is HEIC, which needs an extra: pip install 'softmax-regression[heif]'"
     if kind is not None:
@@ -115,7 +115,7 @@ def _refusal(name: str, kind: formats.Format | None) -> str:
 
 
 def _decode(content: bytes, kind: formats.Format, side: int) -> tuple[NDArray[np.uint8], bool, int]:
-    """Return the planes (h, w, 1 to 4) of a picture, if it was turned, and the longest side of the file's."""
+    """Return planes (h, w, 1 to 4), if they were turned, and the file's longest side."""
     content, exif = kind.strip(content)
     with _quiet(kind):
         picture = _open(kind, content)
@@ -151,7 +151,10 @@ _quieting = threading.Lock()
 
 @contextmanager
 def _quiet(kind: formats.Format) -> Iterator[None]:
-    """Ignore warnings of readers that see metadata; `warnings` has one state for all threads."""
+    """Ignore warnings of readers about metadata.
+
+    All threads share the state of `warnings`.
+    """
     if kind.name in ("PNG", "JPEG"):
         yield
         return
@@ -160,7 +163,10 @@ def _quiet(kind: formats.Format) -> Iterator[None]:
 
 
 def _bands(picture: "Image.Image", factor: int) -> Iterator[NDArray[np.uint8]]:
-    """Yield horizontal bands of a picture as planes, averaged over squares of `factor` pixels."""
+    """Yield horizontal bands of a picture as planes.
+
+    Each value is the mean over a square of `factor` pixels.
+    """
     rows = max(1, BAND_PIXELS // (picture.width * factor)) * factor
     for top in range(0, picture.height, rows):
         band = picture.crop((0, top, picture.width, min(top + rows, picture.height)))
@@ -181,7 +187,10 @@ def _to_planes(band: "Image.Image", picture: "Image.Image") -> "Image.Image":
 
 
 def _from_numbers(values: NDArray[np.generic], transparent: object) -> "Image.Image":
-    """Return 16 bits of grey, or floating-point grey, as L, or as RGBA if one value is transparent."""
+    """Return 16-bit or floating-point grey as L.
+
+    If one value is transparent, the result is RGBA.
+    """
     from PIL import Image
 
     numbers = np.nan_to_num(values.astype(np.float32), posinf=0, neginf=0)
@@ -195,7 +204,7 @@ def _from_numbers(values: NDArray[np.generic], transparent: object) -> "Image.Im
 
 
 def _orientation(picture: "Image.Image", exif: bytes) -> int:
-    """Return the EXIF orientation, 1 to 8; 1, upright, if it is missing or cannot be read."""
+    """Return the EXIF orientation, 1 to 8, or 1 if it is missing or invalid."""
     try:
         value = _exif_orientation(exif) if exif else picture.getexif().get(ORIENTATION, 1)
     except _DAMAGED:
@@ -217,7 +226,7 @@ def _exif_orientation(exif: bytes) -> int:
 
 
 def _upright(planes: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Return planes (h, w, n) turned and mirrored as the EXIF orientation tells."""
+    """Return planes (h, w, n) turned and mirrored by the EXIF orientation."""
     if orientation >= 5:
         planes = planes.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):

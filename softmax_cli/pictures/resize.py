@@ -11,7 +11,10 @@ Floats = NDArray[np.float64]
 
 
 def fit(picture: NDArray[Any], longest: int) -> Floats:
-    """Resize so that the longest side becomes `longest` pixels, keeping the proportions."""
+    """Resize a picture to `longest` pixels along its longest side.
+
+    The proportions are kept.
+    """
     scale = longest / max(picture.shape)
     height, width = (max(1, math.floor(side * scale + 0.5)) for side in picture.shape)
     return resize(picture, (height, width))
@@ -30,7 +33,10 @@ def resize(picture: NDArray[Any], shape: tuple[int, int]) -> Floats:
 
 @functools.lru_cache(maxsize=32)
 def weights(old: int, new: int) -> Floats:
-    """Return the share (new, old) of each old pixel in each new one along one axis; rows sum to 1."""
+    """Return the weights (new, old) of old pixels in new ones along one axis.
+
+    Rows sum to 1.
+    """
     scale = old / new
     index = np.arange(old)
     if new < old:  # the length of the overlap of [i·scale, (i + 1)·scale) with [j, j + 1)
@@ -54,10 +60,11 @@ def centre_of_mass(picture: NDArray[Any]) -> tuple[float, float]:
 
 
 def place(picture: Floats, shape: tuple[int, int]) -> Floats:
-    """Place a smaller picture on black, so that its centre of mass is nearest to the middle of `shape`.
+    """Place a smaller picture on black, with its centre of mass in the middle.
 
-    The centre is rounded to a millionth of a pixel, because the order of summation would otherwise decide
-    where a symmetric picture is placed.
+    The offset is the number of whole pixels for which the centre is nearest to the middle of `shape`. The
+    centre is rounded to a millionth of a pixel. Otherwise the position of a symmetric picture would depend on
+    the order of summation.
     """
     canvas = np.zeros(shape)
     middle = centre_of_mass(picture)
@@ -70,7 +77,7 @@ def place(picture: Floats, shape: tuple[int, int]) -> Floats:
 
 
 def reduced(gray: NDArray[np.uint8], longest: int) -> NDArray[np.float32]:
-    """Return a picture (h, w) averaged down to at most `longest` pixels on its longer side, quickly."""
+    """Return a picture (h, w) averaged to at most `longest` pixels per side."""
     from PIL import Image
 
     scale = min(1.0, longest / max(gray.shape))
@@ -80,7 +87,7 @@ def reduced(gray: NDArray[np.uint8], longest: int) -> NDArray[np.float32]:
 
 
 def enlarged(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Return values (h, w) interpolated linearly to a larger `shape`, quickly."""
+    """Return values (h, w) interpolated linearly to a larger `shape`."""
     from PIL import Image
 
     large = Image.fromarray(values.astype(np.float32))

@@ -1,7 +1,6 @@
 """Group shapes into digits and digits into lines, and split digits that touch.
 
-Lengths are in shares of the reference height: the height of the shapes, of which half of the ink lies in
-lower ones.
+Lengths are fractions of the reference height: the median height of the shapes, weighted with their ink.
 """
 
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from softmax_cli.pictures.shapes import Ints, Mask, Shapes
 Gray = NDArray[np.uint8]
 Groups = list[list[int]]
 Confidence = Callable[[NDArray[np.uint8]], NDArray[Any]]
-"""From images (n, rows, cols) to the probability of the best class of each, (n,)."""
+"""Function from images (n, rows, cols) to their confidence, (n,)."""
 
 PIECE = 0.75
 """A shape lower than this may be a piece of a broken digit."""
@@ -31,11 +30,14 @@ WIDE = 0.9
 """Width over height from which a shape may be two digits that touch."""
 
 SLANTS = np.linspace(-0.5, 0.5, 11)
-"""Columns per row by which the cut between two digits may lean."""
+"""Slopes of the cut between two digits, in columns per row."""
 
 
 def find_lines_of_digits(shapes: Shapes, kept: Mask) -> list[Groups]:
-    """Return lines, from top to bottom, of digits, from left to right, as lists of shape numbers."""
+    """Return lines of digits; each digit is a list of shape numbers.
+
+    Lines are in order from top to bottom, digits from left to right.
+    """
     numbers = np.flatnonzero(kept)
     if not len(numbers):
         return []
@@ -63,7 +65,7 @@ def box_of(group: list[int], shapes: Shapes) -> Ints:
 def merge_pieces(groups: Groups, shapes: Shapes, reference: float) -> Groups:
     """Return groups in which the pieces of broken digits are together.
 
-    In each round, every two groups merge of which each is the nearest to the other.
+    In each round, two groups are merged if each is the nearest to the other.
     """
     while len(groups) > 1:
         gaps = mergeable(np.stack([box_of(group, shapes) for group in groups]), reference)
@@ -80,7 +82,10 @@ def merge_pieces(groups: Groups, shapes: Shapes, reference: float) -> Groups:
 
 
 def mergeable(boxes: Ints, reference: float) -> NDArray[np.float64]:
-    """Return the gap between every two boxes (n, n) that may be pieces of one digit, infinity elsewhere."""
+    """Return the gaps (n, n) between boxes that may be pieces of one digit.
+
+    All other gaps are infinite.
+    """
     high, wide = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     first, second = boxes[:, None], boxes[None]
     overlap = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
@@ -95,7 +100,7 @@ def mergeable(boxes: Ints, reference: float) -> NDArray[np.float64]:
     is_near = ((across >= 0.3 * narrower) & (gap < 0.35 * reference)) | (
         (down > 0) & (gap < 0.12 * reference)
     )
-    flat = wide > FLAT * high  # as no digit is, but the top or the base of one
+    flat = wide > FLAT * high  # not a whole digit, but perhaps its top or its base
     is_stacked = (flat[:, None] | flat) & (across >= 0.2 * narrower) & (gap <= 0.25 * union[..., 0])
     is_stacked &= (union[..., 1] <= FLAT * union[..., 0]) & (
         union[..., 0] <= 2.5 * np.maximum(high[:, None], high)
@@ -106,7 +111,10 @@ def mergeable(boxes: Ints, reference: float) -> NDArray[np.float64]:
 
 
 def in_lines(groups: Groups, shapes: Shapes) -> list[Groups]:
-    """Return groups in lines: two are in one if their boxes overlap in height by half of the lower one."""
+    """Return groups in lines.
+
+    Two groups are in one line if their boxes overlap by half of the smaller height.
+    """
     boxes = {id(group): box_of(group, shapes) for group in groups}
     lines: list[Groups] = []
     for group in sorted(groups, key=lambda one: boxes[id(one)][[0, 2]].sum()):
@@ -123,17 +131,17 @@ def in_lines(groups: Groups, shapes: Shapes) -> list[Groups]:
 
 
 def may_be_two(ink: Gray) -> bool:
-    """Tell whether cropped ink (h, w) is wide enough for two digits that touch."""
+    """Return whether cropped ink (h, w) is wide enough for two digits that touch."""
     return bool(ink.shape[1] >= WIDE * ink.shape[0] and min(ink.shape) >= 6)
 
 
 def split_narrowest(ink: Gray) -> tuple[Gray, Gray] | None:
-    """Return the left and the right part of ink (h, w), cut where the least ink lies on a straight cut.
+    """Return the left and the right part of ink (h, w), cut at its narrowest place.
 
-    None is returned if that cut crosses more than one stroke, which no cut between two digits does.
+    None is returned if the cut crosses more than one stroke: then it does not separate two digits.
 
     The cut passes through the middle half of the width and may lean to either side. Ink farther from the
-    middle counts more, up to half as much again.
+    middle has a larger weight, up to 1.5.
     """
     rows, columns = np.nonzero(ink)
     strength, (low, width) = ink[rows, columns], (columns.min(), np.ptp(columns) + 1)

@@ -10,7 +10,9 @@ Ints = NDArray[np.int64]
 
 
 class Shapes(NamedTuple):
-    """The shapes of a mask (h, w); index 0 of each array stands for what is outside the mask.
+    """The shapes of a mask (h, w).
+
+    Index 0 of each array stands for the area outside of the mask.
 
     Attributes:
         labels: Number of the shape at each pixel (h, w), 0 outside.
@@ -53,7 +55,7 @@ def find_shapes(ink: NDArray[Any], threshold: int) -> Shapes:
 
 
 def label(mask: Mask) -> tuple[NDArray[np.intp], int]:
-    """Return the number of the 8-connected part at each pixel of a mask (h, w), and how many there are.
+    """Return the number of the 8-connected part at each pixel, and how many there are.
 
     Parts are numbered from 1. The work is done on runs, the stretches of a row that lie in the mask: runs
     that touch in neighbouring rows take the smaller of their numbers until nothing changes.
@@ -74,7 +76,10 @@ def label(mask: Mask) -> tuple[NDArray[np.intp], int]:
 
 
 def _merge(root: NDArray[np.intp], a: NDArray[np.intp], b: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Give every two runs a[i] and b[i] that touch the same root, the smallest of all connected ones."""
+    """Return roots that are the same for all runs that are connected.
+
+    Runs a[i] and b[i] touch. The root is the smallest one of all connected runs.
+    """
     while True:
         smaller = np.minimum(root[a], root[b])
         merged = root.copy()
@@ -87,12 +92,14 @@ def _merge(root: NDArray[np.intp], a: NDArray[np.intp], b: NDArray[np.intp]) -> 
 
 
 def otsu(ink: NDArray[np.integer[Any]]) -> int:
-    """Return the threshold t that maximises the variance between values < t and values >= t (Otsu 1979).
+    """Return Otsu's threshold (1979).
+
+    It is the t that maximises the variance between the values < t and the values >= t.
 
     `ink` is in 0..255. The lowest of several equal thresholds is returned.
     """
     counts = np.bincount(ink.ravel(), minlength=256)
-    below = np.cumsum(counts)[:-1]  # [t - 1]: how many values are < t
+    below = np.cumsum(counts)[:-1]  # [t - 1]: number of values < t
     moments = np.cumsum(counts * np.arange(256))
     above = ink.size - below
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -102,7 +109,10 @@ def otsu(ink: NDArray[np.integer[Any]]) -> int:
 
 
 def run_lengths(mask: Mask) -> Ints:
-    """Return, at each pixel of a mask (h, w), the length of the vertical run that it lies in, 0 outside."""
+    """Return the length of the vertical run at each pixel of a mask (h, w).
+
+    The length is 0 outside of the mask.
+    """
     height = mask.shape[0]
     row = np.arange(height)[:, None]
     above = np.maximum.accumulate(np.where(mask, -1, row), axis=0)

@@ -1,4 +1,6 @@
-"""Solvers: each is a module with `solve`, which yields a step for each epoch, and `memory`.
+"""Solvers: each is a module with the functions `solve` and `memory`.
 
-The registry is `softmax_cli.config.SOLVERS`, with the facts that the rest of the package has to know.
+`solve` yields a step for each epoch.
+
+The registry is `softmax_cli.config.SOLVERS`, with the properties that the rest of the package needs.
 """

@@ -1,4 +1,4 @@
-"""Sub-sampled Newton: converges to the optimum of the convex objective in a few passes over the images.
+"""Sub-sampled Newton: reaches the optimum in a few passes over the images.
 
 1. A few steps of gradient descent come close enough for the curvature to resemble that of the optimum.
 2. For each class k, the block H_k = Xᵀ diag(y_k (1 − y_k)) X / n + l2·I of the Hessian (with the bias as a
@@ -53,7 +53,7 @@ COPIES = 5
 
 
 class Point(NamedTuple):
-    """Parameters (D + 1, K), the bias last; the objective, the cross-entropy and the gradient there."""
+    """Parameters (D + 1, K), bias last, with objective, cross-entropy and gradient."""
 
     parameters: Floats
     objective: float
@@ -70,12 +70,17 @@ class Pair(NamedTuple):
 
 
 def memory(features: int, classes: int) -> int:
-    """Return the bytes that K factors and `COPIES` matrices, of (D + 1)²·4 bytes each, take."""
+    """Return the bytes that the factors and the work space take.
+
+    There are K factors and `COPIES` matrices, of (D + 1)²·4 bytes each.
+    """
     return (classes + COPIES) * (features + 1) ** 2 * 4
 
 
 def solve(objective: Objective, config: TrainConfig, start: Progress) -> Iterator[Step]:
-    """Yield a step for each iteration until ``config.epochs`` are done or float32 limits the progress.
+    """Yield a step for each iteration.
+
+    It ends after ``config.epochs`` iterations, or when float32 precision limits the progress.
 
     The loss never rises. A run that continues after some iterations starts without a warm-up, and reaches
     the same optimum.
@@ -143,7 +148,7 @@ def _split(parameters: Floats) -> Model:
 
 def _warm_up(objective: Objective, config: TrainConfig, model: Model, start: Point) -> Point:
     """Return the point after a few steps of gradient descent, or the start if its loss is not higher."""
-    velocity = Model.zeros(*model.weights.shape)
+    velocity = Model.zeros(*model.weights.shape, model.weights.dtype)  # type: ignore[call-arg]
     epochs = math.ceil(WARM_UP / sgd.steps_per_epoch(len(objective), config))
     for epoch in range(1, epochs + 1):
         try:
@@ -156,9 +161,9 @@ def _warm_up(objective: Objective, config: TrainConfig, model: Model, start: Poi
 
 
 def _inverse_factors(objective: Objective, parameters: Floats, iteration: int) -> Floats:
-    """Return L_k⁻¹ for the Cholesky factor of each class's block of the Hessian, shape (K, D + 1, D + 1).
+    """Return the inverse Cholesky factors L_k⁻¹ of the blocks, (K, D + 1, D + 1).
 
-    The cores share the classes, as far as there is memory for it.
+    The classes are computed on several cores, as far as the memory allows.
     """
     pool = objective.rows[:: -(-len(objective) // POOL)]
     curvature = _curvature(objective, parameters, pool)
@@ -177,7 +182,10 @@ def _inverse_factors(objective: Objective, parameters: Floats, iteration: int) -
 
 
 def _curvature(objective: Objective, parameters: Floats, pool: NDArray[np.intp]) -> Floats:
-    """Return y_k (1 − y_k), times the sample weight, for the images of the pool, shape (n, K)."""
+    """Return y_k (1 − y_k) for the images of the pool, (n, K).
+
+    The values are multiplied by the sample weights.
+    """
     y = objective.probabilities(Model(parameters[:-1], parameters[-1]), pool)
     curvature: Floats = y * (1 - y)
     if objective.sample_weights is not None:
@@ -188,7 +196,9 @@ def _curvature(objective: Objective, parameters: Floats, pool: NDArray[np.intp])
 def _block(
     objective: Objective, pool: NDArray[np.intp], curvature: Floats, generator: "np.random.Generator"
 ) -> Floats:
-    """Estimate H_k from `SAMPLE` images of the pool, drawn with probability proportional to `curvature`.
+    """Estimate H_k from `SAMPLE` images of the pool.
+
+    They are drawn with probability proportional to `curvature`.
 
     The draw is systematic: evenly spaced along the cumulative sum of the curvatures, with one random start.
     Each image then has the same weight, the mean curvature.
@@ -205,15 +215,18 @@ def _block(
     np.matmul(x.T, x, out=block[:-1, :-1])
     block[-1, :-1] = block[:-1, -1] = root * x.sum(axis=0)
     block[-1, -1] = mean
-    ridge = np.full(size + 1, objective.l2, np.float64)
-    ridge[-1] = 0
+    ridge = np.zeros(size + 1)
+    ridge[:-1] = np.ravel(objective.l2)
     ridge += 1e-6 * float(np.trace(block)) / size + 1e-12  # for float32, if l2 is small or 0
     block[np.diag_indices(size + 1)] += ridge.astype(x.dtype)
     return block
 
 
 def _cholesky(block: Floats) -> Floats:
-    """Return the Cholesky factor of a block; add to its diagonal until float32 finds it positive definite."""
+    """Return the Cholesky factor of a block.
+
+    The diagonal is increased until the block is positive definite in float32.
+    """
     mean = float(np.trace(block)) / len(block)
     for power in range(-6, 2):
         try:
@@ -227,9 +240,10 @@ def _cholesky(block: Floats) -> Floats:
 
 
 def _invert_triangular(lower: Floats) -> Floats:
-    """Return L⁻¹ of a lower triangle: [[A, 0], [B, C]]⁻¹ = [[A⁻¹, 0], [−C⁻¹ B A⁻¹, C⁻¹]], recursively.
+    """Return the inverse L⁻¹ of a lower triangular matrix, recursively.
 
-    A general inverse would take eight times the work.
+    The recursion is [[A, 0], [B, C]]⁻¹ = [[A⁻¹, 0], [−C⁻¹ B A⁻¹, C⁻¹]]. A general inverse would take eight
+    times the work.
     """
     size = len(lower)
     if size <= 64:
@@ -244,7 +258,7 @@ def _invert_triangular(lower: Floats) -> Floats:
 
 
 def _direction(gradient: Floats, factors: Floats, pairs: list[Pair]) -> Floats:
-    """Return the L-BFGS approximation of the inverse Hessian times the gradient (the two loops)."""
+    """Return the inverse Hessian, approximated by L-BFGS, times the gradient."""
     direction = gradient.copy()
     shares = []
     for pair in reversed(pairs):
@@ -260,9 +274,10 @@ def _direction(gradient: Floats, factors: Floats, pairs: list[Pair]) -> Floats:
 
 
 def _search(objective: Objective, point: Point, direction: Floats) -> tuple[Point, float]:
-    """Return the first point with a sufficient decrease among the lengths 1, 1/2, 1/4, ..., and its length.
+    """Return the point found by backtracking, and the length of the step.
 
-    If there is none, the progress is limited by float32 precision: the result is the point itself, and 0.
+    It is the first of the lengths 1, 1/2, 1/4, ... with a sufficient decrease. If there is none, the progress
+    is limited by float32 precision: the result is the point itself, and 0.
     """
     slope = float(np.vdot(point.gradient, direction))
     length = 1.0
@@ -275,7 +290,10 @@ def _search(objective: Objective, point: Point, direction: Floats) -> tuple[Poin
 
 
 def _remember(pairs: list[Pair], before: Point, after: Point) -> list[Pair]:
-    """Return the history with the newest step, if it has positive curvature, and without the oldest."""
+    """Return the history with the newest step and without the oldest.
+
+    A step without positive curvature is not added.
+    """
     step, change = after.parameters - before.parameters, after.gradient - before.gradient
     product = float(np.vdot(step, change))
     if product <= 0:

@@ -16,18 +16,21 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from softmax_cli.backend import map_ordered, map_sum, partition
+from softmax_cli.backend import Workspace, map_ordered, map_sum, partition
 from softmax_cli.config import SOLVERS, TrainConfig
 from softmax_cli.errors import DivergenceError
-from softmax_cli.features import FeatureMap, scaled, take
+from softmax_cli.features import FeatureMap, feature_dtype, scaled, take
 from softmax_cli.model import Floats, Labels, Model, evidence, loss_and_gradient, penalty, softmax
 
 BLOCK = 1024
 """Number of images in a block of a full pass."""
 
 
+_WORKSPACE = Workspace()
+
+
 class Batch(NamedTuple):
-    """Unscaled features (n, D), labels (n,) and, if there are any, sample weights (n,) of some images."""
+    """Unscaled features (n, D), labels (n,) and optional sample weights (n,)."""
 
     x: Floats
     labels: Labels
@@ -60,16 +63,16 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Objective:
-    """What a solver minimises: the mean loss over the images ``images[rows]``, plus the l2 term.
+    """The objective: mean loss over the images ``images[rows]``, plus the l2 term.
 
     Attributes:
         features: The feature map. It applies to `images`: if these are prepared already, `features` is
             the map for prepared images.
-        images: uint8 (N, rows, cols) or float32 (N, D).
+        images: uint8 (N, rows, cols), or float32 or float64 (N, D).
         labels: Class of each image, (N,).
         rows: Indices of the training images, (n,).
-        l2: Factor of the regularization.
-        seed: Seed of the features that are drawn anew in each epoch.
+        l2: Factor of the regularization, or a factor for each feature, (D, 1).
+        seed: Seed of the displacements that are drawn anew in each epoch.
         sample_weights: Weights of all N images, of mean 1 over `rows`; None for equal weights.
         on_progress: Called on the solver's thread with the number of images that were just processed; if
             it returns True, `Stopped` is raised.
@@ -79,7 +82,7 @@ class Objective:
     images: NDArray[Any]
     labels: Labels
     rows: NDArray[np.intp]
-    l2: float
+    l2: float | Floats
     seed: int = 0
     sample_weights: Floats | None = None
     on_progress: Callable[[int], bool] = lambda images: False
@@ -88,18 +91,24 @@ class Objective:
         return len(self.rows)
 
     def report(self, images: int) -> None:
-        """Report progress by a number of images; raise `Stopped` if the caller asks for it."""
+        """Report progress by a number of images.
+
+        Raises:
+            Stopped: The caller asks the solver to stop.
+        """
         if self.on_progress(images):
             raise Stopped
 
     def batches(self, rows: NDArray[np.intp], size: int, epoch: int | None = None) -> Iterator[Batch]:
-        """Yield batches of `size` of the rows, in order; each is valid until the next one is asked for.
+        """Yield batches of `size` of the rows, in order.
 
-        Features that take work are computed ahead, on all cores. In epoch e, random stages draw those of
-        batch i from ``default_rng((seed, e, 2, i))``. Call `report` after each batch.
+        Each batch is valid until the next one is requested.
+
+        Features that take work are computed ahead, on all cores. In epoch e, random displacements of
+        batch i are drawn from ``default_rng((seed, e, 2, i))``. Call `report` after each batch.
         """
         begins = range(0, len(rows), size)
-        if self.features.stages:
+        if self.features.stages or self.features.is_random:
 
             def compute(begin: int) -> Batch:
                 return self._batch(rows[begin : begin + size], epoch, begin // size)
@@ -108,7 +117,7 @@ class Objective:
             return
         # Pixels are only copied, which is faster into one buffer than on another thread.
         gathered = np.empty((min(size, len(rows)), *self.images.shape[1:]), self.images.dtype)
-        buffer = np.empty((len(gathered), self.features.dimension), np.float32)
+        buffer = np.empty((len(gathered), self.features.dimension), feature_dtype(self.images))
         for begin in begins:
             chosen = rows[begin : begin + size]
             x = self.features.transform(take(self.images, chosen, gathered), buffer)
@@ -125,17 +134,19 @@ class Objective:
         return None if self.sample_weights is None else self.sample_weights[rows]
 
     def batch_value(self, model: Model, batch: Batch) -> tuple[float, Model]:
-        """Return the mean cross-entropy of a batch, and the gradient of the objective that it estimates."""
+        """Return the mean cross-entropy of a batch and the gradient of the objective."""
         inner = scaled(model, self.features)
         with np.errstate(over="ignore", invalid="ignore"):  # solvers check that the result is finite
             loss, gradient = loss_and_gradient(inner, batch.x, batch.labels, batch.weights)
         weights = gradient.weights
         weights *= weights.dtype.type(self.features.scale)
-        weights += weights.dtype.type(self.l2) * model.weights
+        weights += np.asarray(self.l2, weights.dtype) * model.weights
         return loss, gradient
 
     def full(self, model: Model) -> Value:
-        """Return the objective and its gradient over all training images: one full pass on all cores.
+        """Return the objective and its gradient over all training images.
+
+        This is one full pass on all cores.
 
         The sums over fixed parts of the rows are added in a fixed order.
         """
@@ -146,7 +157,8 @@ class Objective:
 
         total: Sums = map_sum(sums, partition(len(self)), self._report_part)
         n, dtype = len(self), model.weights.dtype.type
-        weights = total.gradient.weights * dtype(self.features.scale / n) + dtype(self.l2) * model.weights
+        weights = total.gradient.weights * dtype(self.features.scale / n)
+        weights += np.asarray(self.l2, weights.dtype) * model.weights
         loss = total.loss / n
         gradient = Model(weights, total.gradient.bias / dtype(n))
         return Value(loss + penalty(model, self.l2), loss, gradient)
@@ -163,15 +175,23 @@ class Objective:
         return Sums(loss_sum, Model(weights, bias))
 
     def _blocks(self, rows: NDArray[np.intp]) -> Iterator[Batch]:
-        """Yield the batches of a part, computed on this thread."""
-        for begin in range(0, len(rows), BLOCK):
-            yield self._batch(rows[begin : begin + BLOCK], None, 0)
+        """Yield the batches of a part, computed on this thread; each is valid until the next one."""
+        size, features = min(BLOCK, len(rows)), self.features
+        gathered = _WORKSPACE.array("images", (size, *self.images.shape[1:]), self.images.dtype)
+        buffer = _WORKSPACE.array("features", (size, features.dimension), np.float32)
+        for begin in range(0, len(rows), size):
+            chosen = rows[begin : begin + size]
+            images = features.redraw(take(self.images, chosen, gathered))
+            yield Batch(features.transform(images, buffer), self.labels[chosen], self._weights(chosen))
 
     def _report_part(self, part: slice) -> None:
         self.report(part.stop - part.start)
 
     def probabilities(self, model: Model, rows: NDArray[np.intp]) -> Floats:
-        """Return the class probabilities (n, K) for images ``images[rows]``, computed on all cores."""
+        """Return the class probabilities (n, K) for the images ``images[rows]``.
+
+        They are computed on all cores.
+        """
         inner = scaled(model, self.features)
 
         def compute(part: slice) -> Floats:
@@ -188,7 +208,7 @@ class Objective:
 
 
 class Progress(NamedTuple):
-    """Where a solver starts: parameters, velocity, and the number of epochs that are done."""
+    """The start of a solver: parameters, velocity, and number of finished epochs."""
 
     model: Model
     velocity: Model
@@ -223,8 +243,8 @@ class Solver(Protocol):
     def solve(self, objective: Objective, config: TrainConfig, start: Progress) -> Iterator[Step]:
         """Yield a step for each epoch from ``start.epoch + 1`` to ``config.epochs``.
 
-        It returns if `Stopped` is raised (by ``objective.report``), and drops the unfinished epoch. What was
-        passed or yielded is never changed. A learning rate for the weights is multiplied by
+        It returns if `Stopped` is raised (by ``objective.report``), and drops the unfinished epoch. Arguments
+        and yielded values are never modified. A learning rate for the weights is multiplied by
         ``objective.features.gain``.
 
         Raises:
@@ -241,7 +261,10 @@ def solver_module(name: str) -> Solver:
 
 
 def divergence(config: TrainConfig, epoch: int, step: int | None = None) -> DivergenceError:
-    """Return the error for a value that is not finite, with what to try; steps are counted from 1."""
+    """Return the error for a value that is not finite, with a remedy.
+
+    Steps are counted from 1.
+    """
     facts = SOLVERS[config.solver]
     where = f"{facts.unit} {epoch}" + (f", step {step}" if step else "")
     rate = f", with learning rate {config.learning_rate:g}" if facts.uses_learning_rate else ""

@@ -8,7 +8,7 @@ Sources: Polyak (1964) for momentum, Loshchilov & Hutter (2017) for the cosine s
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +29,18 @@ def steps_per_epoch(images: int, config: TrainConfig) -> int:
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
     """Return the learning rate of step 0, 1, ... of `steps` in the whole run.
 
-    The cosine schedule is rate/2 · (1 + cos(π·step/steps)): the full rate at first, almost 0 at the end.
+    The cosine schedule is rate/2 · (1 + cos(π·step/steps)), the linear one rate · (1 − step/steps): the full
+    rate at first, almost 0 at the end.
     """
-    if config.schedule == "constant":
-        return config.learning_rate
-    return config.learning_rate / 2 * (1 + math.cos(math.pi * step / steps))
+    return config.learning_rate * _SCHEDULES[config.schedule](step / steps)
+
+
+_SCHEDULES: dict[str, Callable[[float], float]] = {
+    "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
+    "linear": lambda done: 1 - done,
+    "constant": lambda done: 1.0,
+}
+"""The learning rate, relative to that at first, when this fraction of all steps is done."""
 
 
 def memory(features: int, classes: int) -> int:
@@ -44,8 +51,8 @@ def memory(features: int, classes: int) -> int:
 def solve(objective: Objective, config: TrainConfig, start: Progress) -> Iterator[Step]:
     """Yield a step for each epoch.
 
-    The order of the images in epoch 1, 2, ... is drawn by ``default_rng((seed, epoch))``. What was passed or
-    yielded is never changed.
+    The order of the images in epoch 1, 2, ... is drawn by ``default_rng((seed, epoch))``. Arguments and
+    yielded values are never modified.
 
     Raises:
         DivergenceError: A loss or a parameter is not finite.
@@ -86,7 +93,9 @@ def run_epoch(
 
 
 def shuffle(images: NDArray[np.generic], rows: NDArray[np.intp], epoch: int, seed: int) -> NDArray[np.intp]:
-    """Return the rows in the order of an epoch, drawn by ``default_rng((seed, epoch))``.
+    """Return the rows in the random order of an epoch.
+
+    It is drawn by ``default_rng((seed, epoch))``.
 
     If the images fit in memory, every order is equally likely. If not, random access would read a page of
     the disk for each image; then blocks of `SHUFFLE_BLOCK` bytes come in random order, and so do the rows of
@@ -101,7 +110,10 @@ def shuffle(images: NDArray[np.generic], rows: NDArray[np.intp], epoch: int, see
 
 
 def fits_in_memory(images: NDArray[np.generic]) -> bool:
-    """Return whether three quarters of this machine's memory hold the images; True if it is not known."""
+    """Return whether the images fit in three quarters of this machine's memory.
+
+    The result is True if the size of the memory is not known.
+    """
     try:
         memory_size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # Windows has no sysconf
@@ -112,7 +124,10 @@ def fits_in_memory(images: NDArray[np.generic]) -> bool:
 def _move(
     model: Model, velocity: Model, gradient: Model, rate: float, gain: float, config: TrainConfig
 ) -> None:
-    """Update the model and the velocity in place, and overwrite the gradient: this is the hot loop."""
+    """Update the model and the velocity in place, and overwrite the gradient.
+
+    This is the hot loop.
+    """
     gradient.weights[...] *= rate * gain
     gradient.bias[...] *= rate
     for parameter, speed, change in zip(model, velocity, gradient, strict=True):
