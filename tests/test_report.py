@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
-from matplotlib.figure import Figure
 from PIL import Image
 
 from softmax_cli.checkpoint import Checkpoint, save_checkpoint
@@ -23,10 +22,13 @@ from softmax_cli.classifier import Classifier
 from softmax_cli.config import TrainConfig
 from softmax_cli.data.catalog import Usual
 from softmax_cli.data.dataset import Dataset
+from softmax_cli.errors import DataError
+from softmax_cli.metrics import Scores
 from softmax_cli.model import Model
 from softmax_cli.pictures import encode_png
-from softmax_cli.report import charts, page, pictures
-from softmax_cli.report.findings import Findings, find_mistakes
+from softmax_cli.report import lesson, page, pictures
+from softmax_cli.report.findings import Findings, Mistake, find_mistakes
+from softmax_cli.report.headlines import headlines
 from softmax_cli.training import start
 from tests.helpers import assert_fails
 
@@ -66,14 +68,14 @@ def found(trained: Checkpoint, sample_test: Dataset) -> Findings:
 
 
 @pytest.fixture(scope="module")
-def text(trained: Checkpoint, sample_test: Dataset, found: Findings) -> str:
+def text(trained: Checkpoint, sample: Dataset, sample_test: Dataset, found: Findings) -> str:
     """Return the report on `trained`."""
-    return page.render(trained, sample_test, found)
+    return page.render(trained, sample_test, found, sample)
 
 
 def rendered(model: Checkpoint, data: Dataset) -> str:
-    """Return the report on a model and a data set."""
-    return page.render(model, data, find_mistakes(Classifier(model), data))
+    """Return the report on a model and a data set, which it is trained on, too."""
+    return page.render(model, data, find_mistakes(Classifier(model), data), data)
 
 
 def part(data: Dataset, rows: np.ndarray) -> Dataset:
@@ -91,6 +93,8 @@ def picture(uri: str) -> np.ndarray:
 def test_findings_agree_with_a_slow_loop(found: Findings, trained: Checkpoint, sample_test: Dataset) -> None:
     """Loss, every mistake with its two probabilities in order, mean images, one sample of each class."""
     y, labels = Classifier(trained).predict_proba(sample_test.images), sample_test.labels
+    z = np.concatenate([block for _, block in Classifier(trained).evidence_blocks(sample_test.images)])
+    assert found.largest_evidence == pytest.approx(np.abs(z).max(axis=1).mean(), rel=1e-6)
     losses = [-np.log(row[label]) for row, label in zip(y, labels, strict=True)]
     assert found.scores.loss == pytest.approx(np.mean(losses), rel=1e-6)
     wrong = [
@@ -134,8 +138,8 @@ def test_cells_hold_the_most_confident_mistakes(found: Findings) -> None:
 
 
 def test_the_page_is_complete_and_small(text: str) -> None:
-    assert len(text.encode()) < 1_000_000
-    for words in ("raw pixels", "of MNIST sample", "95 % interval", "learning-rate", "numpy"):
+    assert len(text.encode()) < 1_500_000
+    for words in ("raw pixels", "on MNIST sample", "95 % interval", "learning-rate", "numpy"):
         assert words in plain(text), words
 
 
@@ -256,10 +260,10 @@ def many(classes: int, side: int, seed: int = 0) -> tuple[Checkpoint, Dataset]:
 
 
 @pytest.mark.parametrize(("classes", "side"), [(2, 28), (47, 28), (50, 20), (200, 28), (10, 64), (10, 200)])
-def test_no_page_is_larger_than_a_megabyte(classes: int, side: int) -> None:
+def test_no_page_is_larger_than_the_limit(classes: int, side: int) -> None:
     model, data = many(classes, side)
     text = rendered(model, data)
-    assert len(text.encode()) < 1_000_000
+    assert len(text.encode()) < 1_500_000
     parsed = Page(text)
     buttons = [a["data-cell"] for a, _ in parsed.all("button") if "data-cell" in a]
     assert buttons
@@ -267,13 +271,13 @@ def test_no_page_is_larger_than_a_megabyte(classes: int, side: int) -> None:
     assert ("is too large for a page; here are the most frequent confusions" in text) == (classes > 50)
 
 
-def rows_of(parsed: Page, title: str) -> list[list[str]]:
-    """Return the cells of the table in the section of that title."""
+def rows_of(parsed: Page, section: str) -> list[list[str]]:
+    """Return the cells of the table in the section of that id."""
     rows: list[list[str]] = []
     inside = False
-    for name, _, text in parsed.elements:
-        if name == "h2":
-            inside = "".join(text).strip() == title
+    for name, attributes, text in parsed.elements:
+        if name == "section":
+            inside = attributes["id"] == section
         if inside and name == "tr":
             rows.append([])
         if inside and name in ("th", "td", "button"):
@@ -295,28 +299,30 @@ def test_the_figures_are_those_of_the_scores(
     """The cards, the confusion matrix, the table of classes, the most confident mistakes."""
     parsed = Page(text)
     scores = found.scores
-    cards = [plain(value).strip() for _, value in parsed.all("dd")]
+    cards = [plain(value).strip() for _, value in parsed.all("dd")][2:]  # after those of the losses
     low, high = scores.accuracy_interval
     assert cards[:2] == [
         f"{100 * scores.accuracy:.2f} %",
         f"95 % interval {100 * low:.2f} % to {100 * high:.2f} %",
     ]
     assert [cards[2], cards[4], cards[6]] == [f"{v:.4f}" for v in (scores.loss, scores.brier, scores.ece)]
-    matrix = rows_of(parsed, "Confusion")
+    matrix = rows_of(parsed, "confusion")
     assert matrix[0][1:] == list("0123456789")
     assert [[int(cell) for cell in row[1:]] for row in matrix[1:]] == scores.confusion.tolist()
-    table = rows_of(parsed, "Class by class")
+    table = rows_of(parsed, "classes")
     for row, name, one in zip(table[1:], trained.class_names, scores.per_class(), strict=True):
         rates = [f"{100 * rate:.1f} %" for rate in (one.precision, one.recall, one.f1)]
         assert [plain(cell) for cell in row] == [name, *rates, f"{one.images:,}"]
     captions = " ".join(plain(" ".join(parsed.words)).split())
     images = [a for a, _ in parsed.all("img") if a["alt"].startswith("Image ")]
+    hidden = [a for name, a, _ in parsed.elements if name == "li" and "hidden" in a]
+    assert len(images) - len(hidden) == 12
     assert len(images) == min(40, len(found.mistakes))
     for attributes, mistake in zip(images, found.mistakes, strict=False):
         assert attributes["alt"] == f"Image {mistake.image}, of class {mistake.true}"
         np.testing.assert_array_equal(picture(attributes["src"]), sample_test.images[mistake.image])
         shares = f"{100 * mistake.true_probability:.1f} %", f"{100 * mistake.probability:.1f} %"
-        assert f"{mistake.true} {shares[0]} taken for {mistake.guess} {shares[1]}" in captions
+        assert f"true: {mistake.true} {shares[0]} predicted: {mistake.guess} {shares[1]}" in captions
     means = [a for a, _ in parsed.all("img") if a["alt"].startswith("Mean image of ")]
     for attributes, mean in zip(means, found.means, strict=True):
         assert np.abs(picture(attributes["src"]) - mean).max() <= 0.5 + 1e-9
@@ -336,7 +342,7 @@ def test_the_accuracy_is_compared_with_the_usual_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(page, "usual_accuracy", lambda *_: Usual(*usual))
-    text = plain(" ".join(page.render(trained, sample_test, found).split()))
+    text = plain(" ".join(page.render(trained, sample_test, found, "none").split()))
     assert f"{100 * usual[1]:.1f} %: this is {verdict} the usual range." in text
     assert "that the model was trained on" not in text
 
@@ -345,61 +351,31 @@ def test_a_report_on_other_data_has_no_usual_accuracy(
     found: Findings, trained: Checkpoint, sample_test: Dataset
 ) -> None:
     other = replace(trained, digest="0" * 64, dataset="elsewhere")
-    text = page.render(other, sample_test, found)
+    text = page.render(other, sample_test, found, "none")
     assert "that the model was trained on</strong> (elsewhere)" in text
     assert "the usual range" not in text
 
 
 def test_a_class_without_images_has_no_scores(trained: Checkpoint, sample_test: Dataset) -> None:
     parsed = Page(rendered(trained, part(sample_test, np.flatnonzero(sample_test.labels < 7))))
-    assert rows_of(parsed, "Class by class")[-1] == ["9", "–", "–", "–", "none"]
+    assert rows_of(parsed, "classes")[-1] == ["9", "–", "–", "–", "none"]
     assert len([a for a, _ in parsed.all("img") if a["alt"].startswith("Mean image of ")]) == 7
 
 
-@pytest.mark.parametrize("theme", [charts.LIGHT, charts.DARK])
-def test_the_charts_draw_the_history_and_the_bins(
-    found: Findings, trained: Checkpoint, monkeypatch: pytest.MonkeyPatch, theme: charts.Theme
+def test_the_charts_have_the_history_and_the_bins(text: str, trained: Checkpoint, found: Findings) -> None:
+    data, history = Page(text).data, trained.state.history
+    assert data["history"] == [[one.epoch, one.train_loss, one.validation_loss] for one in history]
+    assert data["validationAccuracy"] == [[one.epoch, one.validation_accuracy] for one in history]
+    assert data["bins"] == [list(one) for one in found.scores.reliability()]
+    losses = rows_of(Page(text), "training")[1:]
+    assert [row[1] for row in losses] == [f"{one.train_loss:.4f}" for one in history]
+    assert len(rows_of(Page(text), "confidence")) == 1 + len(data["bins"])
+
+
+def test_a_model_always_has_the_same_report(
+    text: str, trained: Checkpoint, sample: Dataset, sample_test: Dataset, found: Findings
 ) -> None:
-    drawn: list[Any] = []
-
-    def keep(draw: Callable[[Any, charts.Theme], None], one: charts.Theme) -> bytes:
-        if one is theme:
-            drawn.append(Figure())
-            draw(drawn[-1], one)
-        return b"<svg/>"
-
-    monkeypatch.setattr(charts, "_svg", keep)
-    history = trained.state.history
-    charts.training_curves(history, 2)
-    bins = found.scores.reliability()
-    charts.reliability_diagram(bins, found.scores.ece)
-    (curves,), (upper, lower) = (figure.axes for figure in drawn)
-    train, held, kept = curves.lines
-    assert train.get_ydata().tolist() == [epoch.train_loss for epoch in history]
-    assert held.get_ydata().tolist() == [epoch.validation_loss for epoch in history]
-    assert train.get_xdata().tolist() == [1, 2, 3]
-    assert set(kept.get_xdata()) == {2}
-    assert (train.get_color(), held.get_color()) == (theme.first, theme.second)
-    assert [bar.get_height() for bar in upper.patches] == [one.accuracy for one in bins]
-    assert [bar.get_x() for bar in upper.patches] == [one.low for one in bins]
-    assert [bar.get_height() for bar in lower.patches] == [one.images for one in bins]
-
-
-def test_a_model_always_has_the_same_report(text: str, trained: Checkpoint, sample_test: Dataset) -> None:
-    """The user's settings of matplotlib do not matter."""
-    import matplotlib
-
-    with matplotlib.rc_context({"text.usetex": True, "axes.grid": True, "svg.fonttype": "none"}):
-        assert text == rendered(trained, sample_test)
-
-
-def test_light_charts_are_for_light_pages(text: str) -> None:
-    for attributes, _ in Page(text).all("img"):
-        if "chart" in attributes.get("class", ""):
-            svg = base64.b64decode(attributes["src"].partition("base64,")[2]).decode()
-            own, other = (charts.LIGHT, charts.DARK)[:: 1 if "on-light" in attributes["class"] else -1]
-            assert own.ink in svg
-            assert other.ink not in svg
+    assert text == page.render(trained, sample_test, found, sample)
 
 
 def test_the_board_has_the_exact_weights_and_samples(
@@ -411,21 +387,29 @@ def test_the_board_has_the_exact_weights_and_samples(
     np.testing.assert_array_equal(np.float32(data["bias"]), trained.state.model.bias)
     for one in data["samples"]:
         image = np.frombuffer(base64.b64decode(one["pixels"]), np.uint8).reshape(28, 28)
-        (same,) = np.flatnonzero((sample_test.images == image).all(axis=(1, 2)))
-        assert sample_test.labels[same] == one["label"]
-    assert data["target"] == data["samples"][0]["label"] == 0
+        np.testing.assert_array_equal(image, sample_test.images[one["image"]])
+        assert sample_test.labels[one["image"]] == one["label"]
+    assert [one["label"] for one in data["samples"]] == list(range(10))
 
 
-def test_fourier_features_have_a_sentence_instead_of_a_board(
+def test_features_that_do_not_fit_leave_out_only_the_evidence_of_drawings(
     invoke: Invoke, sample_test: Dataset, work: Path
 ) -> None:
+    """The reason is given; the evidence of examples and mistakes is in the page."""
     invoke("train", "--dataset", "sample", "--features", "fourier", "--fourier-dimension", 300, "--epochs", 1)
     assert invoke("report").exit_code == 0
     parsed = Page(Path("report.html").read_text(encoding="utf-8"))
     words = " ".join("".join(parsed.words).split())
     assert "features of this model are 300 random Fourier features of deskewed pixels" in words
-    assert parsed.data["weights"] is None
-    assert not [a for a, _ in parsed.all("canvas")]
+    data = parsed.data
+    assert data["weights"] is None
+    assert data["lesson"]
+    assert "sheet" in [attributes["id"] for attributes, _ in parsed.all("canvas")]
+    classifier = Classifier.load("model.npz")
+    rows = [int(row) for row in data["known"]]
+    assert {one["image"] for one in data["samples"]} <= set(rows)
+    (expected,) = [z for _, z in classifier.evidence_blocks(sample_test.images[rows])]
+    np.testing.assert_allclose(list(data["known"].values()), expected, atol=1e-3)
 
 
 def test_an_untrained_model_has_a_report(trained: Checkpoint, sample_test: Dataset) -> None:
@@ -433,10 +417,149 @@ def test_an_untrained_model_has_a_report(trained: Checkpoint, sample_test: Datas
     assert "has not been trained yet" in text
 
 
+def sections(parsed: Page) -> list[str]:
+    return [attributes["id"] for attributes, _ in parsed.all("section")]
+
+
+def test_the_sections_follow_one_image_through_the_model(text: str) -> None:
+    """Each has a title, and a link in the navigation."""
+    found = sections(Page(text))
+    story = ["desk", "evidence", "steps", "loss", "gradient", "watch", "training", "weights"]
+    assert found == [*story, "scores", "confusion", "classes", "confidence", "mistakes", "run"]
+    links = [attributes["href"].removeprefix("#") for attributes, _ in Page(text).all("a")]
+    assert set(links) - {"main"} == set(found) - {"training", "classes"}
+    titles = {attributes.get("id") for attributes, _ in Page(text).all("h2")}
+    assert titles == {f"{name}-title" for name in found}
+
+
+# Training in the browser
+
+
+def test_the_page_holds_training_and_test_images(text: str, sample: Dataset, sample_test: Dataset) -> None:
+    """As many of each class, row after row in one picture of each split."""
+    parsed = Page(text)
+    images = {a["id"]: picture(a["src"]) for a, _ in parsed.all("img") if a.get("id")}
+    for name, data in (("train", sample), ("test", sample_test)):
+        rows = lesson.choose_rows(data.labels, 500)
+        labels = parsed.data["lesson"][name]
+        assert labels == data.labels[rows].tolist()
+        assert np.bincount(labels).tolist() == [50] * 10
+        tiles = images[f"lesson-{name}"].reshape(-1, 28, 16, 28).swapaxes(1, 2).reshape(-1, 28, 28)
+        np.testing.assert_array_equal(tiles[:500], data.images[rows])
+
+
+@pytest.mark.parametrize(
+    ("classes", "side", "reason"),
+    [
+        (60, 28, "60 classes are too many"),
+        (10, 100, "Images of 100 x 100 pixels are too large"),
+    ],
+)
+def test_data_that_do_not_fit_leave_out_the_training_with_the_reason(
+    classes: int, side: int, reason: str
+) -> None:
+    model, data = many(classes, side)
+    parsed = Page(rendered(model, data))
+    assert reason in " ".join("".join(parsed.words).split())
+    assert parsed.data["lesson"] is None
+    assert not [a for a, _ in parsed.all("button") if a.get("id") == "watch-play"]
+
+
+def test_larger_images_are_fewer() -> None:
+    _, data = many(10, 28)
+    found = lesson.choose_lesson(data, data)
+    assert isinstance(found, lesson.Lesson)
+    assert len(found.train.labels) in lesson.COUNTS[1:]
+    assert sum(len(one.picture) for one in found) <= lesson.LIMIT
+
+
+def test_without_training_images_the_section_gives_the_reason(
+    invoke: Invoke, sample: Dataset, sample_test: Dataset, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invoke("train", "--dataset", "sample", "--epochs", 1)
+
+    def find(name: str, digest: str, split: str, source: object) -> Dataset:
+        if split == "train":
+            raise DataError("train-images is <gone>")
+        return sample_test
+
+    monkeypatch.setattr("softmax_cli.data.loading.find_dataset", find)
+    monkeypatch.setattr("softmax_cli.evaluation.find_dataset", find)
+    result = invoke("report")
+    assert result.exit_code == 0
+    assert "warning: the page cannot train in the browser: train-images is <gone>" in result.stderr
+    parsed = Page(Path("report.html").read_text(encoding="utf-8"))
+    assert "The training images could not be read: train-images is <gone>." in "".join(parsed.words)
+    assert sections(parsed)[5] == "watch"
+
+
+# Headlines
+
+
+def test_headlines_state_the_results(found: Findings, trained: Checkpoint) -> None:
+    scores, names = found.scores, trained.class_names
+    told = {key: plain(value) for key, value in headlines(found, names, trained.state.history).items()}
+    assert told["scores"] == f"{100 * scores.accuracy:.1f} % of 1,000 test images are classified correctly"
+    recall, hardest = min((one.recall, name) for one, name in zip(scores.per_class(), names, strict=True))
+    assert told["classes"] == f"{hardest} is the hardest class: {100 * recall:.1f} % recall"
+    true, guess, count = scores.worst_confusions(1)[0]
+    assert told["confusion"] == (
+        f"{names[true]} classified as {names[guess]} is the most frequent confusion: {count} images"
+    )
+    first, *_, last = trained.state.history
+    assert told["training"] == (
+        f"The training loss falls from {first.train_loss:.3f} to {last.train_loss:.3f} in 3 epochs"
+    )
+    worst = found.mistakes[0]
+    assert told["mistakes"] == (
+        f"{len(found.mistakes)} images are misclassified; "
+        f"the most confident mistake has {100 * worst.probability:.1f} % for {names[worst.guess]}"
+    )
+
+
+def scored(images: int, correct: int, confidence: float) -> Findings:
+    """Return findings on two classes: so many correct images of the first one, the others misclassified."""
+    confusion = np.array([[correct, images - correct], [0, 0]])
+    calibration = np.zeros((15, 3))
+    calibration[14] = images, images * confidence, correct
+    mistakes = tuple(Mistake(k, 0, 1, confidence, 0.0) for k in range(images - correct))
+    return Findings(Scores(confusion, calibration, 0.0, 0.0), mistakes, np.zeros((2, 1, 1)), (0,), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("findings", "key", "headline"),
+    [
+        (
+            scored(100, 99, 0.95),
+            "confidence",
+            "The model is underconfident: confidence 95.0 %, accuracy 99.0 %",
+        ),
+        (
+            scored(100, 90, 0.95),
+            "confidence",
+            "The model is overconfident: confidence 95.0 %, accuracy 90.0 %",
+        ),
+        (scored(100, 95, 0.952), "confidence", "Confidence matches accuracy: 95.2 % and 95.0 % on average"),
+        (scored(9, 9, 0.95), "confusion", "No class is confused with another"),
+        (scored(9, 8, 0.95), "confusion", "a classified as b is the most frequent confusion: 1 image"),
+        (scored(9, 9, 0.95), "classes", "Every class has a recall of 100 %"),
+        (scored(9, 9, 0.95), "mistakes", "No image is misclassified"),
+        (
+            scored(9, 8, 0.95),
+            "mistakes",
+            "1 image is misclassified; the most confident mistake has 95.0 % for b",
+        ),
+        (scored(9, 9, 0.95), "training", "This model has not been trained yet"),
+    ],
+)
+def test_headlines_of_special_cases(findings: Findings, key: str, headline: str) -> None:
+    assert plain(headlines(findings, ("a", "b"), ())[key]) == headline
+
+
 def test_a_model_without_mistakes_has_a_report(trained: Checkpoint, sample_test: Dataset) -> None:
     correct = Classifier(trained).predict(sample_test.images) == sample_test.labels
     parsed = Page(rendered(trained, part(sample_test, np.flatnonzero(correct))))
-    assert "There are none" in "".join(parsed.words)
+    assert "No image is misclassified" in "".join(parsed.words)
     assert not [a for a, _ in parsed.all("img") if a["alt"].startswith("Image ")]
 
 

@@ -35,7 +35,6 @@ PLACES = {
     "requests": ("data.download",),
     "urllib3": ("data.download",),
     "PIL": ("pictures",),
-    "matplotlib": ("report.charts",),
     "jinja2": ("report.page",),
     "dask": ("backend",),
     "onnx": ("export",),

@@ -1,6 +1,7 @@
 """`softmax report`."""
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,12 +10,15 @@ import click
 
 from softmax_cli.cli import options
 from softmax_cli.cli.terminal import escape
-from softmax_cli.errors import ConfigError
+from softmax_cli.errors import ConfigError, SoftmaxError
 
 if TYPE_CHECKING:
     from softmax_cli.classifier import Classifier
     from softmax_cli.data.dataset import Dataset
+    from softmax_cli.data.download import Source
     from softmax_cli.report.findings import Findings
+
+log = logging.getLogger(__name__)
 
 DOCTYPE = b"<!doctype html>"
 """First bytes of every report."""
@@ -45,8 +49,9 @@ def command(
 ) -> None:
     """Write an HTML page about a model: scores, mistakes, weights, a board to draw on.
 
-    The page is one file that loads nothing else: it can be mailed, printed and opened offline. The board is
-    available for models of pixels, deskewed or not.
+    The page follows one image through the model, trains a small model in the browser, and reports the scores.
+    It is one file that loads nothing else: it can be mailed, printed and opened offline. Drawings are
+    classified for models of pixels, deskewed or not.
 
     \b
     Example:
@@ -61,7 +66,8 @@ def command(
     check_replaces(output, DOCTYPE, "report", "--output")
     source = options.make_source(data_dir, offline, reading=options.reading_of(skip_bad))
     data = load_evaluation_data(classifier, dataset, "test", source, checkpoint)
-    page = _render(classifier, data, _find(classifier, data)).encode()
+    train = _load_training_split(classifier, dataset, source)
+    page = _render(classifier, data, _find(classifier, data), train).encode()
     with atomic_write(output) as file:
         file.write(page)
     if as_json:
@@ -74,12 +80,25 @@ def _check_extra() -> None:
     """Raise `ConfigError` if a package of the extra [report] is missing."""
     from importlib.util import find_spec
 
-    missing = [name for name in ("matplotlib", "jinja2") if find_spec(name) is None]
-    if missing:
+    if find_spec("jinja2") is None:
         raise ConfigError(
-            f"the report needs {' and '.join(missing)}, which the extra [report] installs: "
+            "the report needs jinja2, which the extra [report] installs: "
             "pip install 'softmax-regression[report]'"
         )
+
+
+def _load_training_split(classifier: "Classifier", dataset: str | None, source: "Source") -> "Dataset | str":
+    """Return the training split, for training in the browser, or why it cannot be had."""
+    from softmax_cli.data.loading import find_dataset, load_dataset
+
+    checkpoint = classifier.checkpoint
+    try:
+        if dataset is None:
+            return find_dataset(checkpoint.dataset, checkpoint.digest, "train", source)
+        return load_dataset(dataset, "train", source)
+    except SoftmaxError as error:
+        log.warning("the page cannot train in the browser: %s", error)
+        return f"The training images could not be read: {escape(str(error))}."
 
 
 def _find(classifier: "Classifier", data: "Dataset") -> "Findings":
@@ -91,7 +110,7 @@ def _find(classifier: "Classifier", data: "Dataset") -> "Findings":
         return find_mistakes(classifier, data, bar.update)
 
 
-def _render(classifier: "Classifier", data: "Dataset", findings: "Findings") -> str:
+def _render(classifier: "Classifier", data: "Dataset", findings: "Findings", train: "Dataset | str") -> str:
     """Return the page, with control characters in names escaped."""
     from softmax_cli.report.page import render
 
@@ -100,4 +119,4 @@ def _render(classifier: "Classifier", data: "Dataset", findings: "Findings") -> 
     versions = {escape(name): escape(text) for name, text in model.run.get("versions", {}).items()}
     run = model.run | {"versions": versions}
     model = replace(model, class_names=names, dataset=escape(model.dataset), run=run)
-    return render(model, replace(data, name=escape(data.name)), findings)
+    return render(model, replace(data, name=escape(data.name)), findings, train)

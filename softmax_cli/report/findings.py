@@ -32,12 +32,14 @@ class Findings:
         mistakes: The misclassified images, those with the highest confidence first.
         means: Mean prepared image of each class, (K, rows, cols).
         samples: The index of one image of each class that has any, correctly classified if there is one.
+        largest_evidence: Mean over the images of the largest absolute evidence.
     """
 
     scores: Scores
     mistakes: tuple[Mistake, ...]
     means: NDArray[np.float64]
     samples: tuple[int, ...]
+    largest_evidence: float
 
     def by_cell(self, count: int) -> dict[tuple[int, int], list[Mistake]]:
         """Return up to `count` of the most confident mistakes for each (true class, predicted class)."""
@@ -59,6 +61,7 @@ def find_mistakes(
     classes, features = len(classifier.class_names), classifier.checkpoint.state.features
     sums, counts = np.zeros((classes, *data.image_shape)), np.zeros(classes)
     samples: dict[int, tuple[bool, int]] = {}
+    largest = 0.0
     for rows, z in classifier.evidence_blocks(data.images):
         labels = data.labels[rows]
         scores.append(score(z, labels))
@@ -67,12 +70,13 @@ def find_mistakes(
             true, guess = int(labels[at]), int(guesses[at])
             mistakes.append(Mistake(int(rows[at]), true, guess, float(y[at, guess]), float(y[at, true])))
         _add_images(sums, counts, features.redraw(data.images[rows]), labels)
+        largest += float(np.abs(z).max(axis=1).sum())
         _choose_samples(samples, rows, labels, guesses == labels)
         on_block(len(labels))
     mistakes.sort(key=lambda mistake: (-mistake.probability, mistake.image))
     chosen = tuple(samples[label][1] for label in sorted(samples))
     means = sums / np.maximum(counts, 1)[:, None, None]
-    return Findings(total(scores), tuple(mistakes), means, chosen)
+    return Findings(total(scores), tuple(mistakes), means, chosen, largest / len(data))
 
 
 def _add_images(

@@ -57,7 +57,7 @@ class Board:
             self.page.mouse.move(*places[0])
             self.page.mouse.down()
             for place in places[1:]:
-                self.page.mouse.move(*place, steps=6)
+                self.page.mouse.move(*place, steps=3)
             self.page.mouse.up()
 
     def probabilities(self) -> dict[str, float]:
@@ -99,8 +99,8 @@ class Board:
         height, width = gray.shape
         return np.array(
             self.page.evaluate(
-                "([width, height, data]) => [...draw({ width, height, data: Uint8Array.from(data) })]",
-                [width, height, gray.ravel().tolist()],
+                "([width, height, data]) => [...draw({ width, height, data: bytesOf(data) })]",
+                [width, height, base64.b64encode(gray.tobytes()).decode()],
             )
         )
 

@@ -60,7 +60,7 @@ def reports(
             model = replace(model, preparation="plain")
         page = folder / f"{name}.html"
         findings = find_mistakes(Classifier(model), sample_test)
-        page.write_text(report.render(model, sample_test, findings), encoding="utf-8")
+        page.write_text(report.render(model, sample_test, findings, sample), encoding="utf-8")
         save_checkpoint(folder / f"{name}.npz", model)
         found[name] = Report(model, findings, folder / f"{name}.npz", page)
     return found

@@ -1,29 +1,31 @@
-// The board: what is drawn is prepared and weighed at each stroke.
+// The board: draw with pointer or keyboard, choose an example, open, drop or paste a picture.
 
 const PEN_WIDTH = 22; // on a sheet of 280 pixels, as thick as the pens of MNIST
 const STEP = 10; // pixels that an arrow key moves the pen
+const PAUSE = 80; // milliseconds between two looks at an unfinished stroke
+const LARGEST = 1024; // longest side at which a picture is read
 
-const sheet = document.getElementById("sheet");
-if (sheet) startBoard();
-
-function startBoard() {
+const board = (() => {
+  const sheet = byId("sheet");
   const paper = sheet.getContext("2d", { willReadFrequently: true });
-  const show = (id, text) => { document.getElementById(id).textContent = text; };
-  const deeds = []; // what undo takes back: { points } for a stroke, { sample }, or { clear }
+  const deeds = []; // what undo reverts: { points } of a stroke, { sample }, { canvas, gray } of a picture, or { clear }
   let stroke = null; // the points of the pointer that is drawing, and which pointer that is
   let pointer = null;
+  let due = 0; // when the unfinished stroke is next looked at
   let keyed = null; // the points of the keyboard's pen, while it is down
   const pen = { x: 140, y: 140 };
-  let chosen = null; // the class whose evidence is shown, where one was clicked
-  let seen = new Uint8Array(ROWS * COLS), best = 0;
 
-  // What there is on the sheet: what was done since it was last cleared.
+  // What is on the sheet: what was done since it was last cleared.
   const drawn = () => deeds.slice(deeds.findLastIndex((deed) => deed.clear) + 1);
 
   function paint() {
     paper.fillStyle = "#fff";
     paper.fillRect(0, 0, sheet.width, sheet.height);
-    for (const deed of drawn()) deed.points ? paintStroke(deed.points) : paintSample(deed.sample);
+    for (const deed of drawn()) {
+      if (deed.points) paintStroke(deed.points);
+      else if (deed.canvas) paintPicture(deed.canvas);
+      else paintSample(deed.sample);
+    }
   }
 
   function paintStroke(points) {
@@ -38,7 +40,7 @@ function startBoard() {
     paper.stroke();
   }
 
-  // A sample, enlarged, dark on light; the model sees the sample itself until something is drawn on it.
+  // An image of the data set, enlarged, dark on light.
   function paintSample(image) {
     const small = document.createElement("canvas");
     drawGrey(small, image.map((value) => 255 - value));
@@ -46,35 +48,23 @@ function startBoard() {
     paper.drawImage(small, 0, 0, COLS * scale, ROWS * scale);
   }
 
+  // Show the story what the board holds. The model sees an example or a picture itself until something is drawn on it.
   function look() {
-    const last = drawn().at(-1);
-    seen = prepared(last && last.sample ? last.sample : draw(luminance(sheet)));
-    const z = evidence(seen), y = softmax(z);
-    best = y.indexOf(Math.max(...y));
-    drawGrey(document.getElementById("seen"), seen);
-    show("answer", last ? `${CLASSES[best]}, ${percent(y[best])} sure` : "The board is empty: only the biases speak.");
-    const most = Math.max(1, ...z.map(Math.abs));
-    rows.forEach((row, k) => {
-      const [, track, value, shareTrack, share] = row.children;
-      const bar = track.firstChild;
-      bar.style.width = `${(50 * Math.abs(z[k])) / most}%`;
-      bar.style.left = z[k] < 0 ? `${50 - (50 * Math.abs(z[k])) / most}%` : "50%";
-      bar.classList.toggle("minus", z[k] < 0);
-      value.textContent = signed(z[k]);
-      shareTrack.firstChild.style.width = `${100 * y[k]}%`;
-      share.textContent = percent(y[k]);
-      row.dataset.evidence = z[k];
-      row.dataset.probability = y[k];
-    });
-    showEvidence(chosen ?? best);
+    const last = stroke ? { points: stroke } : drawn().at(-1);
+    byId("hint").hidden = Boolean(last);
+    if (last && last.sample) story.setImage(last.sample, false, last.known);
+    else if (last && last.gray) story.setImage(draw(last.gray));
+    else story.setImage(draw(luminance(sheet)), !last);
+    show("origin", last && last.origin ? last.origin : "");
   }
 
-  function showEvidence(k) {
-    const all = CLASSES.map((_, j) => contributions(seen, j));
-    const most = Math.max(1e-9, ...all.map((one) => one.reduce((a, b) => Math.max(a, Math.abs(b)), 0)));
-    const sum = all[k].reduce((a, b) => a + b, 0);
-    drawSigned(document.getElementById("speaks"), all[k], most);
-    show("speaks-text", `Evidence for ${CLASSES[k]}: ${signed(sum)} from pixels, ${signed(DATA.bias[k])} from the bias`);
+  // While a stroke is drawn, as often as leaves time for drawing.
+  function lookWhileDrawing() {
+    const start = performance.now();
+    if (start < due) return;
+    look();
+    const end = performance.now();
+    due = end + Math.max(PAUSE, end - start);
   }
 
   function done(deed) {
@@ -83,45 +73,82 @@ function startBoard() {
     look();
   }
 
-  const rows = CLASSES.map((name, k) => {
-    const part = (className) => element("span", { class: className });
-    const track = () => element("span", { class: "track", "aria-hidden": "true" }, part("bar"));
-    const label = element("span", { class: "name" }, name);
-    const row = element("button", { type: "button", class: "answer", "aria-pressed": "false" },
-      label, track(), part("number"), track(), part("number"));
-    row.addEventListener("pointerenter", () => showEvidence(k));
-    row.addEventListener("pointerleave", () => showEvidence(chosen ?? best));
-    row.addEventListener("click", () => {
-      chosen = chosen === k ? null : k;
-      rows.forEach((other, j) => other.setAttribute("aria-pressed", String(j === chosen)));
-      showEvidence(chosen ?? best);
-    });
-    document.getElementById("answers").append(row);
-    return row;
-  });
+  // Put an image of the test images on the board.
+  function load(image, known, origin = `Test image ${known.image}.`) {
+    lift();
+    done({ sample: image, known, origin });
+    const box = sheet.getBoundingClientRect();
+    if (box.bottom > 0 && box.top < innerHeight) return;
+    const behavior = matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth";
+    byId("desk").scrollIntoView({ behavior });
+  }
 
-  DATA.samples.forEach(({ label, pixels }) => {
-    const button = element("button", { type: "button" }, CLASSES[label]);
-    button.addEventListener("click", () => {
+  // Put a picture on the board: on white, at most LARGEST pixels long.
+  async function read(file) {
+    try {
+      const picture = await createImageBitmap(file);
+      const scale = Math.min(1, LARGEST / Math.max(picture.width, picture.height));
+      const [width, height] = [picture.width, picture.height].map((side) => Math.max(1, Math.round(side * scale)));
+      const canvas = element("canvas", { width, height }), pen = canvas.getContext("2d", { willReadFrequently: true });
+      pen.fillStyle = "#fff";
+      pen.fillRect(0, 0, width, height);
+      pen.imageSmoothingQuality = "high";
+      pen.drawImage(picture, 0, 0, width, height);
       lift();
-      done({ sample: bytesOf(pixels) });
+      done({ canvas, gray: luminance(canvas), origin: `Your picture, ${picture.width} × ${picture.height} pixels.` });
+    } catch {
+      show("origin", "This file is not a picture that the browser can read.");
+    }
+  }
+
+  function paintPicture(canvas) {
+    const scale = Math.min(sheet.width / canvas.width, sheet.height / canvas.height);
+    const [width, height] = [canvas.width * scale, canvas.height * scale];
+    paper.drawImage(canvas, (sheet.width - width) / 2, (sheet.height - height) / 2, width, height);
+  }
+
+  for (const { label, image, pixels } of DATA.samples) {
+    const button = element("button", { type: "button", class: "chip" }, CLASSES[label]);
+    button.addEventListener("click", () => load(bytesOf(pixels), { label, image }, `Example: test image ${image}.`));
+    byId("samples").append(button);
+  }
+
+  const fileInput = byId("file"), desk = byId("paper");
+  fileInput.addEventListener("change", () => {
+    if (fileInput.files[0]) read(fileInput.files[0]);
+    fileInput.value = "";
+  });
+  for (const name of ["dragenter", "dragover"]) {
+    document.addEventListener(name, (event) => {
+      event.preventDefault(); // or the browser would open the file
+      desk.classList.add("over");
     });
-    document.getElementById("samples").append(button);
+  }
+  for (const name of ["dragleave", "drop"]) document.addEventListener(name, () => desk.classList.remove("over"));
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    if (event.dataTransfer.files[0]) read(event.dataTransfer.files[0]);
+  });
+  document.addEventListener("paste", (event) => {
+    const file = [...event.clipboardData.files].find((one) => one.type.startsWith("image/"));
+    if (!file) return;
+    event.preventDefault();
+    read(file);
   });
 
-  document.getElementById("clear").addEventListener("click", () => {
+  byId("clear").addEventListener("click", () => {
     lift();
     if (drawn().length) done({ clear: true });
   });
-  document.getElementById("undo").addEventListener("click", () => {
+  byId("undo").addEventListener("click", () => {
     lift();
-    if (!stroke) deeds.pop(); // else it is the stroke being drawn that goes
+    if (!stroke) deeds.pop(); // else only the unfinished stroke is dropped
     stroke = null;
     paint();
     look();
   });
 
-  // Mouse, finger and pen: the first pointer that comes draws, others wait until it has gone.
+  // Mouse, finger and pen: one pointer draws at a time.
   const place = (event) => {
     const box = sheet.getBoundingClientRect();
     const x = ((event.clientX - box.left) * sheet.width) / box.width;
@@ -146,6 +173,7 @@ function startBoard() {
     if (!(event.buttons & 1)) return end(event);
     stroke.push(place(event));
     paintStroke(stroke.slice(-2));
+    lookWhileDrawing();
   });
   for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) sheet.addEventListener(name, end);
 
@@ -165,7 +193,7 @@ function startBoard() {
       }
     } else return;
     event.preventDefault();
-    tellPen();
+    showPen();
   });
   sheet.addEventListener("blur", lift);
 
@@ -176,19 +204,24 @@ function startBoard() {
 
   function lift() {
     keyed = null;
-    tellPen();
+    showPen();
   }
 
-  function tellPen() {
-    const mark = document.getElementById("mark");
+  function showPen() {
+    const mark = byId("mark");
     mark.style.left = `${(100 * pen.x) / sheet.width}%`;
     mark.style.top = `${(100 * pen.y) / sheet.height}%`;
     mark.classList.toggle("down", Boolean(keyed));
     const text = `The pen is ${keyed ? "down" : "up"}, ${pen.x} from the left, ${pen.y} from the top.`;
-    if (document.getElementById("pen").textContent !== text) show("pen", text);
+    if (byId("pen").textContent !== text) show("pen", text);
   }
 
-  tellPen();
-  paint();
-  look();
-}
+  return {
+    load,
+    start() {
+      showPen();
+      paint();
+      look();
+    },
+  };
+})();

@@ -1,9 +1,4 @@
-"use strict";
 // The mathematics of the model for one image, as in softmax_cli/model.py and softmax_cli/features/.
-
-const DATA = JSON.parse(document.getElementById("data").textContent);
-const [ROWS, COLS] = DATA.shape;
-const CLASSES = DATA.classes;
 
 // The bytes, or the little-endian float32 numbers, behind a base64 text.
 function bytesOf(text) {
@@ -29,8 +24,9 @@ function contributions(image, k) {
   return Float64Array.from(image, (value, p) => (WEIGHTS[p * CLASSES.length + k] * value) / 255);
 }
 
-// The evidence for every class: its bias plus the contributions of all pixels.
+// The evidence for every class: its bias plus the contributions of all pixels. Without weights, the biases.
 function evidence(image) {
+  if (!WEIGHTS) return Array.from(DATA.bias);
   return CLASSES.map((_, k) => contributions(image, k).reduce((a, b) => a + b, DATA.bias[k]));
 }
 
@@ -77,35 +73,17 @@ function between(at, place, offset) {
   return Math.fround(left + Math.fround(at(place + whole + 1) * share));
 }
 
-// Values as a picture: blue above zero, red below, the stronger the clearer; `most` is full strength.
-function drawSigned(canvas, values, most) {
-  const pixels = new ImageData(COLS, ROWS);
-  values.forEach((value, p) => {
-    pixels.data.set(value > 0 ? [29, 95, 209] : [200, 40, 40], 4 * p);
-    pixels.data[4 * p + 3] = Math.round(255 * Math.sqrt(Math.abs(value) / most));
-  });
-  putPixels(canvas, pixels);
+// Cross-entropy and squared error of evidence z if class t is true, and their gradients by z.
+function losses(z, t) {
+  const y = softmax(z);
+  const residual = y.map((value, k) => value - (k === t ? 1 : 0));
+  const along = residual.reduce((sum, r, k) => sum + r * y[k], 0);
+  const most = Math.max(...z);
+  return {
+    y,
+    ce: Math.log(sumOf(z.map((value) => Math.exp(value - most)))) + most - z[t],
+    se: residual.reduce((sum, r) => sum + r * r, 0),
+    ceGradient: residual,
+    seGradient: residual.map((r, k) => 2 * y[k] * (r - along)),
+  };
 }
-
-function drawGrey(canvas, image) {
-  const pixels = new ImageData(COLS, ROWS);
-  image.forEach((value, p) => pixels.data.set([value, value, value, 255], 4 * p));
-  putPixels(canvas, pixels);
-}
-
-function putPixels(canvas, pixels) {
-  canvas.width = pixels.width;
-  canvas.height = pixels.height;
-  canvas.getContext("2d").putImageData(pixels, 0, 0);
-}
-
-// A new element with attributes, and text or children inside.
-function element(name, attributes = {}, ...inside) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  made.append(...inside);
-  return made;
-}
-
-const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}\u00a0%`;
-const signed = (value, digits = 2) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(digits);

@@ -1,0 +1,3 @@
+// All parts have subscribed: show the empty board.
+
+board.start();
