@@ -137,6 +137,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             with zipfile.ZipFile(file) as archive:
                 return _Reader(archive, os.fstat(file.fileno()).st_size).checkpoint()
         except CheckpointError as error:
+            if isinstance(error.__cause__, OSError):  # the file could not be read
+                raise
             raise CheckpointError(f"{path} is not a valid checkpoint: {error}") from error
         except KeyError as error:
             raise CheckpointError(f"{path} is not a valid checkpoint: meta lacks {error}") from error

@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from softmax_cli.data.dataset import Dataset
 from softmax_cli.data.download import Source
 from softmax_cli.data.loading import find_dataset, load_dataset
 from softmax_cli.errors import CheckpointError, ConfigError, OutputError, reason
-from softmax_cli.files import atomic_write, check_replaces, check_writable, open_regular
+from softmax_cli.files import FileLock, atomic_write, check_replaces, check_writable, open_regular
 from softmax_cli.training import State, fit, has_converged, is_complete, start
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class Run:
         log_file: The file with a JSON line per epoch, if one is wanted.
         is_new: The run starts now, so that what is at `output` belongs to another run.
         backup: Where that is kept, if there is anything to keep.
+        locks: Locks on output and log, held until the run ends; no other run can start with the same ones.
     """
 
     checkpoint: Checkpoint
@@ -45,6 +47,12 @@ class Run:
     log_file: Path | None
     is_new: bool
     backup: Path | None = None
+    locks: tuple[FileLock, ...] = ()
+
+    def release(self) -> None:
+        """Release the locks, so that another run can write the same files."""
+        for lock in self.locks:
+            lock.release()
 
 
 def train(
@@ -78,16 +86,30 @@ def start_run(
     """Return a new run; nothing is written yet.
 
     Raises:
-        OutputError: The checkpoint or the log could not be written.
+        OutputError: The checkpoint or the log could not be written, or another run is writing it.
         ConfigError: The configuration does not suit the data.
         DataError: The data cannot be had.
     """
     output, log_file = Path(output), _checked_log(log_file, Path(output))
     check_writable(output)
-    data = data or load_dataset(config.dataset, "train", source)
-    checkpoint = Checkpoint.begin(config, data, start(config, data))
-    backup = _backup_of(output) if _holds_other_run(output) else None
-    return Run(checkpoint, data, output, log_file, is_new=True, backup=backup)
+    with _locked(output, log_file) as locks:
+        data = data or load_dataset(config.dataset, "train", source)
+        checkpoint = Checkpoint.begin(config, data, start(config, data))
+        backup = _backup_of(output) if _holds_other_run(output) else None
+        return Run(checkpoint, data, output, log_file, is_new=True, backup=backup, locks=locks)
+
+
+@contextmanager
+def _locked(*paths: Path | None) -> Iterator[tuple[FileLock, ...]]:
+    """Yield locks on files; they are released if the block ends with an error."""
+    locks: list[FileLock] = []
+    try:
+        locks.extend(FileLock(path) for path in paths if path)
+        yield tuple(locks)
+    except BaseException:
+        for lock in locks:
+            lock.release()
+        raise
 
 
 def resume_run(
@@ -103,16 +125,18 @@ def resume_run(
         ConfigError: The overrides would make it another run, or the data set is another one.
     """
     output, log_file = Path(output), _checked_log(log_file, Path(output))
-    checkpoint = load_checkpoint(output)
-    dataset = given.get("dataset", "auto")
-    given = {key: value for key, value in given.items() if key != "dataset"}
-    checkpoint = replace(checkpoint, config=continued(checkpoint.config, given))
+    load_checkpoint(output)  # an error in it matters more than one of the folder
     check_writable(output)
-    complete = is_complete(checkpoint.state, checkpoint.config)
-    data = None
-    if not complete or dataset != "auto":
-        data = _data_to_resume(checkpoint, dataset, source or Source(cache_folder()))
-    return Run(checkpoint, None if complete else data, output, log_file, is_new=False)
+    with _locked(output, log_file) as locks:
+        checkpoint = load_checkpoint(output)
+        dataset = given.get("dataset", "auto")
+        given = {key: value for key, value in given.items() if key != "dataset"}
+        checkpoint = replace(checkpoint, config=continued(checkpoint.config, given))
+        complete = is_complete(checkpoint.state, checkpoint.config)
+        data = None
+        if not complete or dataset != "auto":
+            data = _data_to_resume(checkpoint, dataset, source or Source(cache_folder()))
+        return Run(checkpoint, None if complete else data, output, log_file, is_new=False, locks=locks)
 
 
 def _data_to_resume(checkpoint: Checkpoint, dataset: str, source: Source) -> Dataset:
@@ -131,10 +155,18 @@ def run_epochs(run: Run, on_progress: Callable[[int], bool] = lambda images: Fal
     """Train to the end; save, log and yield the checkpoint after every epoch.
 
     A new run first saves its untrained model, after a copy of what was at its output. `on_progress` is that
-    of `fit`.
+    of `fit`. At the end, the locks of the run are released.
     """
-    if run.data is None:
-        return
+    try:
+        if run.data is not None:
+            _prepare_files(run)
+            yield from _train(run, run.data, on_progress)
+    finally:
+        run.release()
+
+
+def _prepare_files(run: Run) -> None:
+    """Back up what a new run replaces, and write its untrained model and an empty log."""
     if run.is_new:
         if run.backup:
             back_up(run.output)
@@ -142,8 +174,11 @@ def run_epochs(run: Run, on_progress: Callable[[int], bool] = lambda images: Fal
         if run.log_file and run.log_file.exists() and run.log_file.stat().st_size:
             back_up(run.log_file)
     _write_log(run.log_file, "", "w" if run.is_new else "a")
+
+
+def _train(run: Run, data: Dataset, on_progress: Callable[[int], bool]) -> Iterator[Checkpoint]:
     checkpoint, started = run.checkpoint, time.perf_counter()
-    for state in fit(checkpoint.config, run.data, checkpoint.state, on_progress):
+    for state in fit(checkpoint.config, data, checkpoint.state, on_progress):
         seconds = time.perf_counter() - started
         checkpoint = checkpoint.advance(state, seconds)
         save_checkpoint(run.output, checkpoint)
@@ -179,7 +214,7 @@ def describe_run(checkpoint: Checkpoint, run: Run) -> dict[str, Any]:
 def back_up(path: Path) -> None:
     """Copy a file to the same name with ``.bak``, and log that."""
     backup = _backup_of(path)
-    with open_regular(path, OutputError) as old, atomic_write(backup) as kept:
+    with open_regular(path, OutputError) as old, atomic_write(backup, like=path) as kept:
         shutil.copyfileobj(old, kept)
     log.info("kept the earlier %s as %s", path, backup)
 
