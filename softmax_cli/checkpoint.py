@@ -18,10 +18,12 @@ set; the latter is translated.
 Nothing is ever unpickled, and no array is read before its size agrees with the shapes in ``meta``.
 """
 
+import errno
 import json
 import math
 import os
 import re
+import struct
 import sys
 import zipfile
 from dataclasses import asdict, dataclass, fields, replace
@@ -37,7 +39,7 @@ from softmax_cli.calibration import COLDEST, HOTTEST
 from softmax_cli.config import TrainConfig
 from softmax_cli.data.catalog import CATALOG
 from softmax_cli.data.dataset import Dataset
-from softmax_cli.errors import CheckpointError, ConfigError
+from softmax_cli.errors import CheckpointError, ConfigError, reason
 from softmax_cli.features import FeatureMap, feature_arrays, restore_features
 from softmax_cli.files import atomic_write, open_regular
 from softmax_cli.model import Model
@@ -142,12 +144,16 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             raise CheckpointError(f"{path} is not a valid checkpoint: {error}") from error
         except KeyError as error:
             raise CheckpointError(f"{path} is not a valid checkpoint: meta lacks {error}") from error
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # else a position outside the file: it is damaged
+                raise CheckpointError(f"cannot read {path}: {reason(error)}") from error
+            raise CheckpointError(f"{path} is not a checkpoint, or is damaged: {error}") from error
         except _BROKEN as error:
             raise CheckpointError(f"{path} is not a checkpoint, or is damaged: {error}") from error
 
 
 _BROKEN = (
-    *(zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError),
+    *(zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, struct.error),
     *(ValueError, KeyError, TypeError, AttributeError, ConfigError),
 )
 """What the standard library raises on damaged archives, and `_from_meta` on JSON of another shape."""

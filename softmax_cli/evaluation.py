@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from softmax_cli.classifier import Classifier
 from softmax_cli.comparison import Comparison, compare
-from softmax_cli.data.cache import cache_folder
 from softmax_cli.data.catalog import usual_accuracy
 from softmax_cli.data.dataset import Dataset
 from softmax_cli.data.download import Source
@@ -79,7 +78,7 @@ def load_evaluation_data(
         ConfigError: The data set is not known, or its path is not.
         DataError: The data cannot be had, or do not suit the classifier.
     """
-    checkpoint, source = classifier.checkpoint, source or Source(cache_folder())
+    checkpoint, source = classifier.checkpoint, source or Source()
     part = "test" if split == "test" else "train"
     if dataset is None:
         data = find_dataset(checkpoint.dataset, checkpoint.digest, part, source)

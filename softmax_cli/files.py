@@ -4,7 +4,6 @@ import errno
 import io
 import os
 import re
-import secrets
 import stat
 import zlib
 from collections.abc import Iterable, Iterator
@@ -266,7 +265,7 @@ _SAFE = getattr(os, "O_NOFOLLOW", 0) | _NONBLOCKING
 def _create_temporary(target: Path, mode: int) -> tuple[Path, int]:
     """Return the path and the descriptor of a new, locked temporary file with an unpredictable name."""
     while True:
-        temporary = target.with_name(f".{_short_name(target)}.{secrets.token_hex(8)}.tmp")
+        temporary = target.with_name(f".{_short_name(target)}.{os.urandom(8).hex()}.tmp")
         with suppress(FileExistsError):
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE, mode)
             with suppress(OSError):  # without the lock, its age protects it

@@ -13,18 +13,20 @@ from typing import Any
 
 from softmax_cli.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from softmax_cli.config import DEFAULT_CHECKPOINT, SOLVERS, TrainConfig, continued
-from softmax_cli.data.cache import cache_folder
 from softmax_cli.data.dataset import Dataset
 from softmax_cli.data.download import Source
 from softmax_cli.data.loading import find_dataset, load_dataset
 from softmax_cli.errors import CheckpointError, ConfigError, OutputError, reason
 from softmax_cli.files import FileLock, atomic_write, check_replaces, check_writable, open_regular
-from softmax_cli.training import State, fit, has_converged, is_complete, start
+from softmax_cli.training import Epoch, fit, has_converged, is_complete, start
 
 log = logging.getLogger(__name__)
 
 LOG_START = b'{"epoch":'
 """How every log begins."""
+
+LOG_LIMIT = 1 << 24
+"""Bytes that a log may have; that of the largest number of epochs takes less than two million."""
 
 
 @dataclass(frozen=True)
@@ -135,8 +137,12 @@ def resume_run(
         complete = is_complete(checkpoint.state, checkpoint.config)
         data = None
         if not complete or dataset != "auto":
-            data = _data_to_resume(checkpoint, dataset, source or Source(cache_folder()))
-        return Run(checkpoint, None if complete else data, output, log_file, is_new=False, locks=locks)
+            data = _data_to_resume(checkpoint, dataset, source or Source())
+        run = Run(checkpoint, None if complete else data, output, log_file, is_new=False, locks=locks)
+        if complete:
+            _mend_log(run)
+            run.release()
+        return run
 
 
 def _data_to_resume(checkpoint: Checkpoint, dataset: str, source: Source) -> Dataset:
@@ -166,14 +172,56 @@ def run_epochs(run: Run, on_progress: Callable[[int], bool] = lambda images: Fal
 
 
 def _prepare_files(run: Run) -> None:
-    """Back up what a new run replaces, and write its untrained model and an empty log."""
+    """Back up what a new run replaces, and write its untrained model and an empty log; mend an old log."""
     if run.is_new:
         if run.backup:
             back_up(run.output)
         save_checkpoint(run.output, run.checkpoint)
         if run.log_file and run.log_file.exists() and run.log_file.stat().st_size:
             back_up(run.log_file)
-    _write_log(run.log_file, "", "w" if run.is_new else "a")
+        _write_log(run.log_file, "", "w")
+    else:
+        _mend_log(run)
+
+
+def _mend_log(run: Run) -> None:
+    """Make the log of a run that continues hold one line for each epoch of its checkpoint.
+
+    Lines that are missing, torn or repeated are written again from the history, without seconds. A log that
+    has other lines, which belong to another run, is kept as a backup.
+    """
+    if run.log_file is None:
+        return
+    found = _read_log(run.log_file) if run.log_file.exists() else b""
+    lines = {_record_in(line): line for line in found.splitlines(keepends=True) if line.endswith(b"\n")}
+    records = map(_record, run.checkpoint.state.history)
+    mended = [lines.get(json.dumps(record), _log_line(record, None).encode()) for record in records]
+    if b"".join(mended) == found:
+        return
+    if set(lines.values()) - set(mended):
+        back_up(run.log_file)
+    with atomic_write(run.log_file) as file:
+        file.writelines(mended)
+
+
+def _read_log(path: Path) -> bytes:
+    with open_regular(path, OutputError) as file:
+        content = file.read(LOG_LIMIT + 1)
+    if len(content) > LOG_LIMIT:
+        raise OutputError(
+            f"{path} is too large for a log: more than {LOG_LIMIT:,} bytes; choose another --log"
+        )
+    return content
+
+
+def _record_in(line: bytes) -> str | None:
+    """Return the record in a line of a log, without its seconds, as JSON; None if it holds none."""
+    try:
+        record = json.loads(line)
+        del record["seconds"]
+    except (ValueError, RecursionError, TypeError, LookupError):
+        return None
+    return json.dumps(record)
 
 
 def _train(run: Run, data: Dataset, on_progress: Callable[[int], bool]) -> Iterator[Checkpoint]:
@@ -182,7 +230,7 @@ def _train(run: Run, data: Dataset, on_progress: Callable[[int], bool]) -> Itera
         seconds = time.perf_counter() - started
         checkpoint = checkpoint.advance(state, seconds)
         save_checkpoint(run.output, checkpoint)
-        _write_log(run.log_file, _log_line(state, seconds), "a")
+        _write_log(run.log_file, _log_line(_record(state.history[-1]), seconds), "a")
         yield checkpoint
         started = time.perf_counter()
 
@@ -245,15 +293,15 @@ def _checked_log(log_file: str | Path | None, output: Path) -> Path | None:
     return log_file
 
 
-def _log_line(state: State, seconds: float) -> str:
-    """Return the JSON of the last epoch, without the values that this solver does not know."""
+def _record(epoch: Epoch) -> dict[str, Any]:
+    """Return what the log states of an epoch, without the values that this solver does not know."""
     optional = ("gradient_norm", "distance")
-    record = {
-        key: value
-        for key, value in state.history[-1]._asdict().items()
-        if value is not None or key not in optional
-    }
-    return json.dumps(record | {"seconds": round(seconds, 3)}) + "\n"
+    return {key: value for key, value in epoch._asdict().items() if value is not None or key not in optional}
+
+
+def _log_line(record: dict[str, Any], seconds: float | None) -> str:
+    """Return a record and the time that its epoch took, if that is known, as a line of JSON."""
+    return json.dumps(record | {"seconds": seconds if seconds is None else round(seconds, 3)}) + "\n"
 
 
 def _write_log(log_file: Path | None, text: str, mode: str) -> None:

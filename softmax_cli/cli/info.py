@@ -14,7 +14,7 @@ from softmax_cli.cli.terminal import escape, table
 @options.model
 @click.option(
     "--sheet",
-    type=click.Path(path_type=Path),
+    type=options.FILE,
     metavar="FILE.png",
     help="Draw sample images of a data set to a file.",
 )

@@ -16,6 +16,11 @@ class Stop:
         return bool(self.number)
 
 
+def is_ignored(number: int) -> bool:
+    """Return whether a signal is ignored, as SIGINT is in a background job: then it stays ignored."""
+    return signal.getsignal(number) is signal.SIG_IGN
+
+
 @contextmanager
 def graceful_stop() -> Iterator[Stop]:
     """Yield a `Stop` that the first SIGINT or SIGTERM sets; a second signal stops at once."""
@@ -26,7 +31,8 @@ def graceful_stop() -> Iterator[Stop]:
             raise KeyboardInterrupt if stop.number == signal.SIGINT else SystemExit(128 + stop.number)
         stop.number = number
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    heeded = [number for number in (signal.SIGINT, signal.SIGTERM) if not is_ignored(number)]
+    before = {number: signal.signal(number, ask) for number in heeded}
     try:
         yield stop
     finally:

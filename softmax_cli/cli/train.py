@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 @click.option(
     "--output",
     "-o",
-    type=click.Path(path_type=Path),
+    type=options.FILE,
     default=DEFAULT_CHECKPOINT,
     show_default=True,
     envvar="SOFTMAX_CHECKPOINT",
@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 @click.option(
     "--log",
     "log_file",
-    type=click.Path(path_type=Path),
+    type=options.FILE,
     metavar="FILE.jsonl",
     help="Write a JSON line per epoch; an earlier log is kept as FILE.jsonl.bak.",
 )

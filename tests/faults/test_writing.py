@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import secrets
 import subprocess
 import sys
 import time
@@ -89,8 +88,8 @@ def test_c18_what_is_planted_under_the_name_of_a_temporary_is_never_opened(
 ) -> None:
     Path("victim").write_bytes(b"precious")
     PLANTS[plant](Path(".file.aa.tmp"), Path("victim"))
-    tokens = iter(["aa", "bb"] * 2)
-    monkeypatch.setattr(secrets, "token_hex", lambda size: next(tokens))
+    tokens = iter([b"\xaa", b"\xbb"] * 2)
+    monkeypatch.setattr(os, "urandom", lambda size: next(tokens))
     check_writable(Path("file"))
     write(Path("file"))
     assert Path("victim").read_bytes() == b"precious"
@@ -166,13 +165,15 @@ def test_c16_the_second_run_with_one_output_is_refused_at_once(
     work: Path, command: Callable[..., Any], invoke: Callable[..., Result]
 ) -> None:
     """The message names the first one; when that has ended, the output is free again."""
-    run = start_run(TrainConfig(dataset="sample", epochs=1), "model.npz", log_file="log")
+    run = start_run(TrainConfig(dataset="sample", epochs=2), "model.npz", log_file="log")
     held = f"it is being written by process {os.getpid()} on "
     for line in (("-o", "model.npz"), ("-o", "other.npz", "--log", "log")):
         assert_fails(
             command("train", "--dataset", "sample", *line), "cannot write", held, "choose another name"
         )
-    list(run_epochs(run))
+    epochs = run_epochs(run)
+    next(epochs)
+    epochs.close()  # type: ignore[attr-defined]  # it is a generator
     assert names(work) == ["log", "model.npz"]
     before = Path("model.npz").read_bytes()
     resumed = resume_run({}, "model.npz")
