@@ -280,6 +280,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{path} has more than {TOML_LIMIT:,} bytes, too many for a configuration")
     try:
         overrides = tomllib.loads(content.decode("utf-8-sig"))  # skips a byte order mark
+        repr(overrides)  # or a message could not: Python does not print integers of 5,000 digits
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     known = [item.name for item in fields(TrainConfig)]
