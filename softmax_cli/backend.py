@@ -49,7 +49,7 @@ def cores() -> int:
 def _granted_cores() -> int:
     """Return the number of cores that affinity and control groups grant; a part of a core counts as one."""
     known = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quotas = [_ratio(*text.split()) for text in _cgroup_files("", "cpu.max")]
+    quotas = [_ratio(*text.partition(" ")[::2]) for text in _cgroup_files("", "cpu.max")]
     quotas += [
         _ratio(quota, period)
         for quota, period in zip(
@@ -68,7 +68,7 @@ def memory_size() -> int | None:
     return min(sizes, default=None)
 
 
-def _ratio(quota: str, period: str = "100000") -> float | None:
+def _ratio(quota: str, period: str) -> float | None:
     """Return the number of cores of a CPU quota; None if it sets no limit."""
     if not (quota.isdecimal() and period.isdecimal() and int(period)):  # "max", or -1
         return None
