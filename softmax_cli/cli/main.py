@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from softmax_cli import __version__
-from softmax_cli.cli.signals import is_ignored
+from softmax_cli.cli.signals import interruptible, is_ignored
 from softmax_cli.cli.terminal import escape, escape_lines
 from softmax_cli.cli.threads import use_threads
 from softmax_cli.errors import ConfigError, DownloadError, OutputError, SoftmaxError, reason
@@ -84,7 +84,7 @@ class LazyGroup(click.Group):
         from softmax_cli.cli.messages import log_to_stderr
 
         try:
-            with _exit_codes(), log_to_stderr(), _exit_on_sigterm():
+            with _exit_codes(), interruptible(), log_to_stderr(), _exit_on_sigterm():
                 result = super().invoke(ctx)
                 sys.stdout.flush()  # a failure can still be reported here
                 return result

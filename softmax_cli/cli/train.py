@@ -91,7 +91,10 @@ def command(
     given |= {key: value for key, value in flags.items() if value is not None}
     source = options.make_source(data_dir, offline, mirrors, quiet)
     run = _prepare_run(given, output, source, log_file, resume)
-    checkpoint = _train(run, quiet) if run.data else run.checkpoint
+    try:
+        checkpoint = _train(run, quiet) if run.data else run.checkpoint
+    finally:
+        run.release()
     click.echo(_result(checkpoint, run, as_json))
     if not config_name and run.is_new and checkpoint.preparation == "digit" and not checkpoint.config.stages:
         log.info("for pictures of digits: --config deskew; for the highest accuracy: --config best")

