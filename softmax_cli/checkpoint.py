@@ -52,6 +52,9 @@ META_LIMIT = 1 << 21
 DIRECTORY_LIMIT = 1 << 16
 """Bytes that the archive's directory may take; that of a checkpoint takes less than two thousand."""
 
+LONGEST_RUN = 1e12
+"""Seconds that a run may have taken."""
+
 MEMBER_LIMIT = 64
 """Largest number of members."""
 
@@ -351,8 +354,7 @@ def _from_meta(
         history=tuple(map(_epoch, meta["history"])),
         **models,
     )
-    if not state.best_epoch <= state.epoch == len(state.history):
-        raise ValueError("its epochs do not agree with its history")
+    _check_epochs(state)
     preparation = _text(meta["preparation"])
     if preparation not in ("digit", "plain"):
         raise ValueError(f"its pictures are prepared as {preparation!r}, expected 'digit' or 'plain'")
@@ -371,6 +373,8 @@ def _from_meta(
 def _digest(meta: dict[str, Any]) -> str:
     """Return the digest of the data set; those of known data sets in format 1 are translated."""
     digest = _text(meta["dataset"]["digest"])
+    if not re.fullmatch("[0-9a-f]{64}", digest):
+        raise ValueError("the digest of its data set is not a SHA-256")
     if meta["format"] == 1:
         translated = {entry.format1_digest: entry.digest for entry in CATALOG.values()}
         return translated.get(digest, digest)
@@ -386,14 +390,29 @@ def _epoch(values: Any) -> Epoch:
         raise TypeError("its history has a value that is not a finite number")
     if (epoch.validation_loss is None) != (epoch.validation_accuracy is None):
         raise TypeError("its history has a validation loss or a validation accuracy, but not both")
+    if min(epoch.train_loss, epoch.learning_rate, epoch.validation_loss or 0) < 0:
+        raise ValueError("its history has a loss or a learning rate below 0")
+    if not 0 <= (epoch.validation_accuracy or 0) <= 1:
+        raise ValueError("its history has an accuracy that is not from 0 to 1")
     return epoch
+
+
+def _check_epochs(state: State) -> None:
+    """Raise `ValueError` unless the epochs of a state agree with each other and with its history."""
+    numbers = [(type(epoch.epoch), epoch.epoch) for epoch in state.history]
+    if len(numbers) != state.epoch or numbers != [(int, i + 1) for i in range(len(numbers))]:
+        raise ValueError("its epochs do not agree with its history")
+    if state.best_epoch + state.stale != state.epoch or (state.epoch and not state.best_epoch):
+        raise ValueError("its best epoch does not agree with its number of epochs")
+    if len({epoch.validation_loss is None for epoch in state.history}) > 1:
+        raise ValueError("its history has validation losses for some epochs only")
 
 
 def _run(values: Any) -> dict[str, Any]:
     """Return what is known about the run itself; seconds are a finite number, versions strings."""
-    run = dict(values)
-    if not _is_number(run.get("seconds", 0)):
-        raise TypeError("the seconds of its run are not a finite number")
+    run: dict[str, Any] = {"seconds": 0.0} | dict(values)
+    if not (_is_number(run["seconds"]) and 0 <= run["seconds"] <= LONGEST_RUN):
+        raise TypeError(f"the seconds of its run are not a number from 0 to {LONGEST_RUN:g}")
     versions = run.get("versions", {})
     if type(versions) is not dict:
         raise TypeError("the versions of its run are not an object")
