@@ -1,6 +1,7 @@
 """The report's charts, drawn by matplotlib as SVG, once for a light page and once for a dark one."""
 
 import io
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -89,6 +90,7 @@ def _both(draw: Callable[["Figure", Theme], None], alt: str) -> Chart:
 
 def _svg(draw: Callable[["Figure", Theme], None], theme: Theme) -> bytes:
     """Return what `draw` draws, the same bytes each time."""
+    os.environ["MPLBACKEND"] = "svg"  # a notebook exports a backend that may not be installed
     from matplotlib import style
     from matplotlib.figure import Figure
 
