@@ -10,7 +10,7 @@ BIN := .venv/bin
 SOFTMAX := $(BIN)/softmax
 
 .DEFAULT_GOAL := help
-.PHONY: help install download train eval predict report check lint readme test test-floors browser-test soak bench pictures-bench clean
+.PHONY: help install download train eval predict report check lint readme test test-floors browser-test soak mutants coverage bench pictures-bench clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -58,7 +58,15 @@ browser-test: .venv/installed-browser tests/browser/node_modules  ## test the re
 	$(BIN)/pytest --override-ini addopts='-q --strict-markers' tests/browser
 
 soak: .venv/installed-dev  ## the long variants of the tests that damage files and kill processes
-	SOFTMAX_SOAK=1 $(BIN)/pytest tests/test_checkpoint.py tests/test_pictures_read.py tests/test_durability.py
+	SOFTMAX_SOAK=1 $(BIN)/pytest -rP tests/faults tests/test_checkpoint.py tests/test_pictures_read.py tests/test_durability.py
+
+mutants: .venv/installed-dev  ## mutation testing of the modules that damage would hurt most (an hour)
+	$(BIN)/python scripts/mutants.py
+
+coverage: .venv/installed-dev  ## lines and branches that the tests run
+	$(BIN)/pip install --quiet --disable-pip-version-check coverage
+	$(BIN)/coverage run --branch --source softmax_cli -m pytest
+	$(BIN)/coverage report --skip-covered --fail-under 95
 
 bench: .venv-bench/installed  ## compare with other trainers (an hour): make bench DATA=FOLDER, with mnist/ in it
 	.venv-bench/bin/python benchmarks/run.py --data '$(DATA)'

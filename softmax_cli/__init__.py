@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from softmax_cli.classifier import predict_pictures as predict_pictures
     from softmax_cli.comparison import compare as compare
     from softmax_cli.config import TrainConfig as TrainConfig
-    from softmax_cli.data.cache import cache_folder as cache_folder
     from softmax_cli.data.dataset import Dataset as Dataset
     from softmax_cli.data.dataset import hold_out as hold_out
     from softmax_cli.data.download import Source as Source
     from softmax_cli.data.loading import load_dataset as load_dataset
+    from softmax_cli.data.place import cache_folder as cache_folder
     from softmax_cli.data.readers import ReadOptions as ReadOptions
     from softmax_cli.errors import SoftmaxError as SoftmaxError
     from softmax_cli.estimator import SoftmaxRegression as SoftmaxRegression
@@ -61,10 +61,10 @@ _MODULES = {
     "classifier": ("Classifier", "Prediction", "predict_pictures"),
     "comparison": ("compare",),
     "config": ("TrainConfig",),
-    "data.cache": ("cache_folder",),
     "data.dataset": ("Dataset", "hold_out"),
     "data.download": ("Source",),
     "data.loading": ("load_dataset",),
+    "data.place": ("cache_folder",),
     "data.readers": ("ReadOptions",),
     "errors": ("SoftmaxError",),
     "estimator": ("SoftmaxRegression",),

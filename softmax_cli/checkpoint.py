@@ -21,10 +21,12 @@ set; the latter is translated.
 Nothing is ever unpickled, and no array is read before its size agrees with the shapes in ``meta``.
 """
 
+import errno
 import json
 import math
 import os
 import re
+import struct
 import sys
 import zipfile
 from dataclasses import asdict, dataclass, fields, replace
@@ -40,7 +42,7 @@ from softmax_cli.calibration import COLDEST, HOTTEST
 from softmax_cli.config import TrainConfig
 from softmax_cli.data.catalog import CATALOG
 from softmax_cli.data.dataset import Dataset
-from softmax_cli.errors import CheckpointError, ConfigError
+from softmax_cli.errors import CheckpointError, ConfigError, reason
 from softmax_cli.features import FeatureMap, feature_arrays, restore_features
 from softmax_cli.files import atomic_write, open_regular
 from softmax_cli.model import Model
@@ -54,6 +56,9 @@ META_LIMIT = 1 << 21
 
 DIRECTORY_LIMIT = 1 << 16
 """Largest size of the archive's directory in bytes; that of a checkpoint takes less than 2,000."""
+
+LONGEST_RUN = 1e12
+"""Seconds that a run may have taken."""
 
 MEMBER_LIMIT = 64
 """Largest number of members."""
@@ -160,15 +165,21 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             with zipfile.ZipFile(file) as archive:
                 return _Reader(archive, os.fstat(file.fileno()).st_size).checkpoint()
         except CheckpointError as error:
+            if isinstance(error.__cause__, OSError):  # the file could not be read
+                raise
             raise CheckpointError(f"{path} is not a valid checkpoint: {error}") from error
         except KeyError as error:
             raise CheckpointError(f"{path} is not a valid checkpoint: meta lacks {error}") from error
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # else a position outside the file: it is damaged
+                raise CheckpointError(f"cannot read {path}: {reason(error)}") from error
+            raise CheckpointError(f"{path} is not a checkpoint, or is damaged: {error}") from error
         except _BROKEN as error:
             raise CheckpointError(f"{path} is not a checkpoint, or is damaged: {error}") from error
 
 
 _BROKEN = (
-    *(zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError),
+    *(zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, struct.error),
     *(ValueError, KeyError, TypeError, AttributeError, ConfigError),
 )
 """Errors of the standard library for damaged archives, and of `_from_meta` for invalid JSON."""
@@ -386,8 +397,7 @@ def _from_meta(
         history=tuple(map(_epoch, meta["history"])),
         **models,
     )
-    if not state.best_epoch <= state.epoch == len(state.history):
-        raise ValueError("its epochs do not agree with its history")
+    _check_epochs(state)
     preparation = _text(meta["preparation"])
     if preparation not in ("digit", "plain"):
         raise ValueError(f"its pictures are prepared as {preparation!r}, expected 'digit' or 'plain'")
@@ -407,6 +417,8 @@ def _from_meta(
 def _digest(meta: dict[str, Any]) -> str:
     """Return the digest of the data set; translate known digests of format 1."""
     digest = _text(meta["dataset"]["digest"])
+    if not re.fullmatch("[0-9a-f]{64}", digest):
+        raise ValueError("the digest of its data set is not a SHA-256")
     if meta["format"] == 1:
         translated = {entry.format1_digest: entry.digest for entry in CATALOG.values()}
         return translated.get(digest, digest)
@@ -425,6 +437,10 @@ def _epoch(values: Any) -> Epoch:
         raise TypeError("its history has a value that is not a finite number")
     if (epoch.validation_loss is None) != (epoch.validation_accuracy is None):
         raise TypeError("its history has a validation loss or a validation accuracy, but not both")
+    if min(epoch.train_loss, epoch.learning_rate, epoch.validation_loss or 0) < 0:
+        raise ValueError("its history has a loss or a learning rate below 0")
+    if not 0 <= (epoch.validation_accuracy or 0) <= 1:
+        raise ValueError("its history has an accuracy that is not from 0 to 1")
     return epoch
 
 
@@ -435,11 +451,22 @@ def _path_point(values: Any) -> PathPoint:
     return point
 
 
+def _check_epochs(state: State) -> None:
+    """Raise `ValueError` unless the epochs of a state agree with each other and with its history."""
+    numbers = [(type(epoch.epoch), epoch.epoch) for epoch in state.history]
+    if len(numbers) != state.epoch or numbers != [(int, i + 1) for i in range(len(numbers))]:
+        raise ValueError("its epochs do not agree with its history")
+    if state.best_epoch + state.stale != state.epoch or (state.epoch and not state.best_epoch):
+        raise ValueError("its best epoch does not agree with its number of epochs")
+    if len({epoch.validation_loss is None for epoch in state.history}) > 1:
+        raise ValueError("its history has validation losses for some epochs only")
+
+
 def _run(values: Any) -> dict[str, Any]:
     """Return the information about the run: finite seconds, versions as strings."""
-    run = dict(values)
-    if not _is_number(run.get("seconds", 0)):
-        raise TypeError("the seconds of its run are not a finite number")
+    run: dict[str, Any] = {"seconds": 0.0} | dict(values)
+    if not (_is_number(run["seconds"]) and 0 <= run["seconds"] <= LONGEST_RUN):
+        raise TypeError(f"the seconds of its run are not a number from 0 to {LONGEST_RUN:g}")
     versions = run.get("versions", {})
     if type(versions) is not dict:
         raise TypeError("the versions of its run are not an object")

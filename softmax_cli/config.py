@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from softmax_cli.errors import ConfigError, reason
+from softmax_cli.errors import ConfigError
+from softmax_cli.files import open_regular
 
 DEFAULT_CHECKPOINT = Path("model.npz")
 """Default checkpoint file of all commands."""
@@ -21,6 +22,9 @@ DEFAULT_CHECKPOINT = Path("model.npz")
 
 AUTO = "auto"
 """Value of `l2` that stands for the one with the lowest validation loss."""
+
+TOML_LIMIT = 1 << 16
+"""Bytes that a TOML file may have."""
 
 
 class SolverFacts(NamedTuple):
@@ -173,11 +177,12 @@ class TrainConfig:
         maximum=5_000,
         shown=", ".join(f"{facts.epochs} with {name}" for name, facts in SOLVERS.items()),
     )
-    batch_size: int = _option(256, "Images per step.", minimum=1)
+    batch_size: int = _option(256, "Images per step.", minimum=1, limit=10**9)
     learning_rate: float = _option(
         0.5,
         "Initial learning rate; the same value suits all features.",
         minimum=0,
+        limit=1e30,
         exclusive=True,
     )
     momentum: float = _option(0.9, "Momentum, in [0, 1).", minimum=0, below=1)
@@ -188,6 +193,7 @@ class TrainConfig:
         "validation loss.",
         minimum=0,
         word=AUTO,
+        limit=1e10,
         shown=", ".join(
             [f"{DEFAULT_L2:g}", *(f"{one.l2:g} with {name}" for name, one in STAGES.items() if one.l2)]
         ),
@@ -196,13 +202,14 @@ class TrainConfig:
         0.1, "Fraction of the training images used for validation, in [0, 1).", minimum=0, below=1
     )
     patience: int = _option(
-        0, "Stop after this many epochs without a lower validation loss (0: never).", minimum=0
+        0, "Stop after this many epochs without a lower validation loss (0: never).", minimum=0, limit=5_000
     )
     calibrate: bool = _option(False, "Fit a temperature to the validation images to calibrate probabilities.")
     seed: int = _option(
         0,
         "Seed of the validation split, the order of the images, random features and distortions.",
         minimum=0,
+        limit=2**128,
     )
 
     def __post_init__(self) -> None:
@@ -327,10 +334,13 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     """
     import tomllib
 
+    with open_regular(Path(path), ConfigError) as file:
+        content = file.read(TOML_LIMIT + 1)
+    if len(content) > TOML_LIMIT:
+        raise ConfigError(f"{path} has more than {TOML_LIMIT:,} bytes, too many for a configuration")
     try:
-        overrides = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {reason(error)}") from error
+        overrides = tomllib.loads(content.decode("utf-8-sig"))  # skips a byte order mark
+        repr(overrides)  # or a message could not: Python does not print integers of 5,000 digits
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     known = [item.name for item in fields(TrainConfig)]
@@ -363,7 +373,7 @@ def continued(saved: TrainConfig, given: dict[str, Any]) -> TrainConfig:
             )
         if before != now and key not in free:
             raise ConfigError(
-                f"the run to resume has {option_name(key)} {before}, but {now} was given; "
+                f"the run to resume has {option_name(key)} {before}, but {_brief(now)} was given; "
                 f"{_way_out(key, now)}"
             )
     return replace(saved, **given)
@@ -371,7 +381,9 @@ def continued(saved: TrainConfig, given: dict[str, Any]) -> TrainConfig:
 
 def _way_out(key: str, value: Any) -> str:
     """Return advice for a run that cannot be resumed with another value."""
-    remedy = f"leave it out, or start a new run with --{option_name(key)} {value} and without --resume"
+    remedy = (
+        f"leave it out, or start a new run with --{option_name(key)} {_brief(value)} and without --resume"
+    )
     if key == "epochs":
         remedy += (
             " (the cosine schedule depends on the number of epochs; with --schedule constant it may grow)"
@@ -391,6 +403,13 @@ def _suggestion(key: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else f"; expected one of {', '.join(known)}"
 
 
+def _brief(value: Any) -> str:
+    """Return a value for a message; Python refuses to print integers of thousands of digits."""
+    if type(value) is int and value.bit_length() > 100:
+        return f"a number of {value.bit_length()} bits"
+    return str(value)
+
+
 def _checked(key: str, value: Any, kind: Any, rules: Any) -> Any:
     """Return a valid value, as a float if the field is one.
 
@@ -407,17 +426,21 @@ def _checked(key: str, value: Any, kind: Any, rules: Any) -> Any:
             raise ConfigError(f"{name} must be finite, not a number of {value.bit_length()} bits") from error
     if type(value) is not kind:
         word = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}[kind]
-        raise ConfigError(f"{name} must be {word}, not {value!r}")
+        raise ConfigError(
+            f"{name} must be {word}, not {_brief(value) if type(value) is int else repr(value)}"
+        )
     if kind is float and not math.isfinite(value):
         raise ConfigError(f"{name} must be finite, not {value!r}")
     if "choices" in rules and value not in rules["choices"]:
         raise ConfigError(f"{name} must be {' or '.join(rules['choices'])}, not {value!r}")
     if "minimum" not in rules:
         return value
+    if value > rules.get("limit", math.inf):
+        raise ConfigError(f"{name} must be at most {rules['limit']:,}, not {_brief(value)}")
     minimum, maximum, below = (rules.get(key, math.inf) for key in ("minimum", "maximum", "below"))
     too_low = value <= minimum if rules.get("exclusive") else value < minimum
     if too_low or value > maximum or value >= below:
         least = f"above {minimum}" if rules.get("exclusive") else f"at least {minimum}"
         most = f" and at most {maximum:,}" if maximum < math.inf else f" and below {below}"
-        raise ConfigError(f"{name} must be {least}{most.removesuffix(' and below inf')}, not {value}")
+        raise ConfigError(f"{name} must be {least}{most.removesuffix(' and below inf')}, not {_brief(value)}")
     return value

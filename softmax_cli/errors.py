@@ -47,5 +47,6 @@ class OutputError(SoftmaxError):
 
 
 def reason(error: OSError) -> str:
-    """Return the message of the system for an error, in lower case."""
-    return (error.strerror or str(error)).lower()
+    """Return the message of the operating system for an error, as part of a sentence."""
+    text = error.strerror or str(error)
+    return text[:1].lower() + text[1:] if text[1:2].islower() else text

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from softmax_cli.classifier import Classifier
 from softmax_cli.comparison import Comparison, compare
-from softmax_cli.data.cache import cache_folder
 from softmax_cli.data.catalog import usual_accuracy
 from softmax_cli.data.dataset import Dataset
 from softmax_cli.data.download import Source
@@ -83,7 +82,7 @@ def load_evaluation_data(
         ConfigError: The data set or its path is not known.
         DataError: The data are not available, or do not suit the classifier.
     """
-    checkpoint, source = classifier.checkpoint, source or Source(cache_folder())
+    checkpoint, source = classifier.checkpoint, source or Source()
     part = "test" if split == "test" else "train"
     if dataset is None:
         data = find_dataset(checkpoint.dataset, checkpoint.digest, part, source)

@@ -6,26 +6,29 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from softmax_cli.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from softmax_cli.config import AUTO, DEFAULT_CHECKPOINT, SOLVERS, TrainConfig, continued
-from softmax_cli.data.cache import cache_folder
 from softmax_cli.data.dataset import Dataset
 from softmax_cli.data.download import Source
 from softmax_cli.data.loading import find_dataset, load_dataset
 from softmax_cli.errors import CheckpointError, ConfigError, OutputError, reason
-from softmax_cli.files import atomic_write, check_replaces, check_writable, open_regular
+from softmax_cli.files import FileLock, atomic_write, check_replaces, check_writable, open_regular
 from softmax_cli.novelty import fit_novelty
 from softmax_cli.regularization import PathPoint, choose_l2
-from softmax_cli.training import fit, has_converged, is_complete, split_rows, start
+from softmax_cli.training import Epoch, fit, has_converged, is_complete, split_rows, start
 
 log = logging.getLogger(__name__)
 
 LOG_START = b'{"epoch":'
 """First bytes of every log."""
+
+LOG_LIMIT = 1 << 24
+"""Bytes that a log may have; that of the largest number of epochs takes less than two million."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Run:
         log_file: The file with a JSON line per epoch, or None.
         is_new: Whether the run is new; a file at `output` then belongs to another run.
         backup: Path of the backup of that file, if there is one.
+        locks: Locks on output and log, held until the run ends; no other run can start with the same ones.
     """
 
     checkpoint: Checkpoint
@@ -47,6 +51,12 @@ class Run:
     log_file: Path | None
     is_new: bool
     backup: Path | None = None
+    locks: tuple[FileLock, ...] = ()
+
+    def release(self) -> None:
+        """Release the locks, so that another run can write the same files."""
+        for lock in self.locks:
+            lock.release()
 
 
 def train(
@@ -80,22 +90,36 @@ def start_run(
     """Return a new run; nothing is written yet.
 
     Raises:
-        OutputError: The checkpoint or the log could not be written.
+        OutputError: The checkpoint or the log could not be written, or another run is writing it.
         ConfigError: The configuration does not suit the data.
         DivergenceError: A value is not finite while l2 is chosen.
         DataError: The data cannot be had.
     """
     output, log_file = Path(output), _checked_log(log_file, Path(output))
     check_writable(output)
-    data = data or load_dataset(config.dataset, "train", source)
-    path: tuple[PathPoint, ...] = ()
-    if config.chooses_l2:
-        config, path = choose_l2(config, data)
-    split = split_rows(config, data)
-    novelty = fit_novelty(data, *split, config.seed)
-    checkpoint = Checkpoint.begin(config, data, start(config, data, split), path, novelty)
-    backup = _backup_of(output) if _holds_other_run(output) else None
-    return Run(checkpoint, data, output, log_file, is_new=True, backup=backup)
+    with _locked(output, log_file) as locks:
+        data = data or load_dataset(config.dataset, "train", source)
+        path: tuple[PathPoint, ...] = ()
+        if config.chooses_l2:
+            config, path = choose_l2(config, data)
+        split = split_rows(config, data)
+        novelty = fit_novelty(data, *split, config.seed)
+        checkpoint = Checkpoint.begin(config, data, start(config, data, split), path, novelty)
+        backup = _backup_of(output) if _holds_other_run(output) else None
+        return Run(checkpoint, data, output, log_file, is_new=True, backup=backup, locks=locks)
+
+
+@contextmanager
+def _locked(*paths: Path | None) -> Iterator[tuple[FileLock, ...]]:
+    """Yield locks on files; they are released if the block ends with an error."""
+    locks: list[FileLock] = []
+    try:
+        locks.extend(FileLock(path) for path in paths if path)
+        yield tuple(locks)
+    except BaseException:
+        for lock in locks:
+            lock.release()
+        raise
 
 
 def resume_run(
@@ -111,18 +135,24 @@ def resume_run(
         ConfigError: A value that cannot change differs, or the data set is another one.
     """
     output, log_file = Path(output), _checked_log(log_file, Path(output))
-    checkpoint = load_checkpoint(output)
-    dataset = given.get("dataset", "auto")
-    given = {key: value for key, value in given.items() if key != "dataset"}
-    if checkpoint.l2_path and given.get("l2") == AUTO:
-        del given["l2"]  # it was chosen when the run started
-    checkpoint = replace(checkpoint, config=continued(checkpoint.config, given))
+    load_checkpoint(output)  # an error in it matters more than one of the folder
     check_writable(output)
-    complete = is_complete(checkpoint.state, checkpoint.config)
-    data = None
-    if not complete or dataset != "auto":
-        data = _data_to_resume(checkpoint, dataset, source or Source(cache_folder()))
-    return Run(checkpoint, None if complete else data, output, log_file, is_new=False)
+    with _locked(output, log_file) as locks:
+        checkpoint = load_checkpoint(output)
+        dataset = given.get("dataset", "auto")
+        given = {key: value for key, value in given.items() if key != "dataset"}
+        if checkpoint.l2_path and given.get("l2") == AUTO:
+            del given["l2"]  # it was chosen when the run started
+        checkpoint = replace(checkpoint, config=continued(checkpoint.config, given))
+        complete = is_complete(checkpoint.state, checkpoint.config)
+        data = None
+        if not complete or dataset != "auto":
+            data = _data_to_resume(checkpoint, dataset, source or Source())
+        run = Run(checkpoint, None if complete else data, output, log_file, is_new=False, locks=locks)
+        if complete:
+            _mend_log(run)
+            run.release()
+        return run
 
 
 def _data_to_resume(checkpoint: Checkpoint, dataset: str, source: Source) -> Dataset:
@@ -141,23 +171,76 @@ def run_epochs(run: Run, on_progress: Callable[[int], bool] = lambda images: Fal
     """Train to the end; save, log and yield the checkpoint after every epoch.
 
     A new run first backs up the file at its output and saves its untrained model. `on_progress` is that of
-    `fit`.
+    `fit`. At the end, the locks of the run are released.
     """
-    if run.data is None:
-        return
+    try:
+        if run.data is not None:
+            _prepare_files(run)
+            yield from _train(run, run.data, on_progress)
+    finally:
+        run.release()
+
+
+def _prepare_files(run: Run) -> None:
+    """Back up what a new run replaces, and write its untrained model and an empty log; mend an old log."""
     if run.is_new:
         if run.backup:
             back_up(run.output)
         save_checkpoint(run.output, run.checkpoint)
         if run.log_file and run.log_file.exists() and run.log_file.stat().st_size:
             back_up(run.log_file)
-    _write_log(run.log_file, "", "w" if run.is_new else "a")
+        _write_log(run.log_file, "", "w")
+    else:
+        _mend_log(run)
+
+
+def _mend_log(run: Run) -> None:
+    """Make the log of a run that continues hold one line for each epoch of its checkpoint.
+
+    Lines that are missing, torn or repeated are written again from the history, without seconds. A log that
+    has other lines, which belong to another run, is kept as a backup.
+    """
+    if run.log_file is None:
+        return
+    found = _read_log(run.log_file) if run.log_file.exists() else b""
+    lines = {_record_in(line): line for line in found.splitlines(keepends=True) if line.endswith(b"\n")}
+    records = [_record(run.checkpoint, epoch) for epoch in run.checkpoint.state.history]
+    mended = [lines.get(json.dumps(record), _log_line(record, None).encode()) for record in records]
+    if b"".join(mended) == found:
+        return
+    if set(lines.values()) - set(mended):
+        back_up(run.log_file)
+    with atomic_write(run.log_file) as file:
+        file.writelines(mended)
+
+
+def _read_log(path: Path) -> bytes:
+    with open_regular(path, OutputError) as file:
+        content = file.read(LOG_LIMIT + 1)
+    if len(content) > LOG_LIMIT:
+        raise OutputError(
+            f"{path} is too large for a log: more than {LOG_LIMIT:,} bytes; choose another --log"
+        )
+    return content
+
+
+def _record_in(line: bytes) -> str | None:
+    """Return the record in a line of a log, without its seconds, as JSON; None if it holds none."""
+    try:
+        record = json.loads(line)
+        del record["seconds"]
+    except (ValueError, RecursionError, TypeError, LookupError):
+        return None
+    return json.dumps(record)
+
+
+def _train(run: Run, data: Dataset, on_progress: Callable[[int], bool]) -> Iterator[Checkpoint]:
     checkpoint, started = run.checkpoint, time.perf_counter()
-    for state in fit(checkpoint.config, run.data, checkpoint.state, on_progress):
+    for state in fit(checkpoint.config, data, checkpoint.state, on_progress):
         seconds = time.perf_counter() - started
         checkpoint = checkpoint.advance(state, seconds)
         save_checkpoint(run.output, checkpoint)
-        _write_log(run.log_file, _log_line(checkpoint, seconds), "a")
+        _write_log(run.log_file, _log_line(_record(checkpoint, state.history[-1]), seconds), "a")
         yield checkpoint
         started = time.perf_counter()
 
@@ -191,7 +274,7 @@ def describe_run(checkpoint: Checkpoint, run: Run) -> dict[str, Any]:
 def back_up(path: Path) -> None:
     """Copy a file to the same name with ``.bak``, and log that."""
     backup = _backup_of(path)
-    with open_regular(path, OutputError) as old, atomic_write(backup) as kept:
+    with open_regular(path, OutputError) as old, atomic_write(backup, like=path) as kept:
         shutil.copyfileobj(old, kept)
     log.info("kept the earlier %s as %s", path, backup)
 
@@ -228,20 +311,23 @@ def _checked_log(log_file: str | Path | None, output: Path) -> Path | None:
     return log_file
 
 
-def _log_line(checkpoint: Checkpoint, seconds: float) -> str:
-    """Return the JSON of the last epoch, without the values that this solver does not know.
+def _record(checkpoint: Checkpoint, epoch: Epoch) -> dict[str, Any]:
+    """Return the record of an epoch for the log, without the values that this solver does not know.
 
-    If l2 was chosen, the line of the first epoch has the choice and the path.
+    If l2 was chosen, the record of the first epoch has the choice and the path.
     """
     optional = ("gradient_norm", "distance")
     record = {
-        key: value
-        for key, value in checkpoint.state.history[-1]._asdict().items()
-        if value is not None or key not in optional
+        key: value for key, value in epoch._asdict().items() if value is not None or key not in optional
     }
-    if checkpoint.l2_path and checkpoint.state.epoch == 1:
+    if checkpoint.l2_path and epoch.epoch == 1:
         record |= {"l2": checkpoint.config.l2, "l2_path": [point._asdict() for point in checkpoint.l2_path]}
-    return json.dumps(record | {"seconds": round(seconds, 3)}) + "\n"
+    return record
+
+
+def _log_line(record: dict[str, Any], seconds: float | None) -> str:
+    """Return a record and the time that its epoch took, if that is known, as a line of JSON."""
+    return json.dumps(record | {"seconds": seconds if seconds is None else round(seconds, 3)}) + "\n"
 
 
 def _write_log(log_file: Path | None, text: str, mode: str) -> None:

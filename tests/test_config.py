@@ -246,9 +246,9 @@ def test_an_invalid_value_in_toml_is_refused(tmp_path: Path, value: str) -> None
         TrainConfig(**read_toml(path))
 
 
-@pytest.mark.parametrize(("name", "reason"), [("none.toml", "no such file"), ("", "is a directory")])
+@pytest.mark.parametrize(("name", "reason"), [("none.toml", "no such file"), ("", "is a folder")])
 def test_toml_that_cannot_be_read_is_refused(tmp_path: Path, name: str, reason: str) -> None:
-    with pytest.raises(ConfigError, match=f"^cannot read .*{reason}"):
+    with pytest.raises(ConfigError, match=reason):
         read_toml(tmp_path / name)
 
 

@@ -159,12 +159,10 @@ def test_offline_names_only_the_files_that_are_missing(full_cache: Path) -> None
 def _read_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make all attempts of the package to write a file fail."""
 
-    def refuse(path: Path, mode: str) -> object:
-        if "w" in mode:
-            raise OSError(30, "Read-only file system")
-        return open(path, mode)
+    def refuse(target: Path, mode: int) -> object:
+        raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(files, "open", refuse, raising=False)
+    monkeypatch.setattr(files, "_create_temporary", refuse)
 
 
 @pytest.mark.usefixtures("_read_only")

@@ -261,7 +261,7 @@ def test_resume_may_add_epochs_to_a_constant_schedule(invoke: Invoke, work: Path
     invoke("train", *constant, "--epochs", 3, "--output", "whole.npz")
     assert_equal_runs(Path("model.npz"), Path("whole.npz"))
     epochs = [json.loads(line)["epoch"] for line in Path("more.jsonl").read_text().splitlines()]
-    assert epochs == [2, 3]
+    assert epochs == [1, 2, 3]
 
 
 def test_resume_may_change_the_patience(invoke: Invoke, work: Path) -> None:

@@ -31,7 +31,7 @@ def command(name: str, mirrors: tuple[str, ...], data_dir: Path | None, offline:
     ensure(entry, source)
     for file in entry.files:
         verified(entry, file.name, source)
-    folder = Path(source.folder) / entry.name
+    folder = source.cache / entry.name
     if as_json:
         import json
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--compare",
     "other",
-    type=click.Path(path_type=Path),
+    type=options.FILE,
     metavar="OTHER.npz",
     help="Compare with another checkpoint (McNemar's exact test).",
 )

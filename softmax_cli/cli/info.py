@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @options.model
 @click.option(
     "--sheet",
-    type=click.Path(path_type=Path),
+    type=options.FILE,
     metavar="FILE.png",
     help="Draw sample images of a data set to a file.",
 )

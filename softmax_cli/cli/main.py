@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from softmax_cli import __version__
+from softmax_cli.cli.signals import interruptible, is_ignored
 from softmax_cli.cli.terminal import escape, escape_lines
 from softmax_cli.cli.threads import use_threads
 from softmax_cli.errors import ConfigError, DownloadError, OutputError, SoftmaxError, reason
@@ -61,13 +62,23 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command that the first argument names, or suggest a similar one."""
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+        is_command = not args or args[0] in COMMANDS or args[0].startswith("-")
+        if not is_command and not ctx.resilient_parsing:  # which completes a line in the shell
             from difflib import get_close_matches
 
             near = get_close_matches(args[0], COMMANDS, n=1)
             hint = f"Did you mean {near[0]!r}?" if near else f"The commands are {', '.join(COMMANDS)}."
             ctx.fail(f"No such command {args[0]!r}. {hint}")
         return super().resolve_command(ctx, args)
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Parse the line; ``--help`` and ``--version`` are answered here."""
+        if extra.get("resilient_parsing"):
+            return super().make_context(info_name, args, parent, **extra)
+        with _exit_codes():
+            return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command and set the exit code.
@@ -76,12 +87,8 @@ class LazyGroup(click.Group):
         """
         from softmax_cli.cli.messages import log_to_stderr
 
-        if sys.stderr is None:  # closed: messages are lost, but the work is done
-            sys.stderr = open(os.devnull, "w")  # noqa: SIM115
         try:
-            if sys.stdout is None:
-                raise OutputError("there is no standard output to write the result to")
-            with log_to_stderr(), _exit_on_sigterm():
+            with _exit_codes(), interruptible(), log_to_stderr(), _exit_on_sigterm():
                 result = super().invoke(ctx)
                 sys.stdout.flush()  # a failure can still be reported here
                 return result
@@ -90,17 +97,28 @@ class LazyGroup(click.Group):
                 raise
             hint = f"No such option '{error.option_name}'. Did you mean {SYNONYMS[error.option_name]}?"
             raise click.NoSuchOption(error.option_name, hint, ctx=error.ctx) from error
-        except SoftmaxError as error:
-            _print_error(error)
-            ctx.exit(2 if isinstance(error, ConfigError) else 1)
-        except KeyboardInterrupt:
-            ctx.exit(128 + signal.SIGINT)
-        except OSError as error:
-            if error.filename or error.errno == errno.EPIPE:  # a bug, or a closed pipe, which click handles
-                raise
-            _print_error(OutputError(f"cannot write the result: {reason(error)}"))
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # discards what is buffered
-            ctx.exit(1)
+
+
+@contextmanager
+def _exit_codes() -> Iterator[None]:
+    """Turn the errors of a block into messages and exit codes; a bug shows its traceback."""
+    try:
+        if sys.stderr is None:  # closed: messages are lost, but the work is done
+            sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+        if sys.stdout is None:
+            raise OutputError("there is no standard output to write the result to")
+        yield
+    except SoftmaxError as error:
+        _print_error(error)
+        raise click.exceptions.Exit(2 if isinstance(error, ConfigError) else 1) from error
+    except KeyboardInterrupt as error:
+        raise click.exceptions.Exit(128 + signal.SIGINT) from error
+    except OSError as error:
+        if error.filename or error.errno == errno.EPIPE:  # a bug, or a closed pipe, which click handles
+            raise
+        _print_error(OutputError(f"cannot write the result: {reason(error)}"))
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # discards what is buffered
+        raise click.exceptions.Exit(1) from error
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -136,6 +154,9 @@ def _exit_on_sigterm() -> Iterator[None]:
     def leave(number: int, frame: object) -> None:
         sys.exit(128 + number)
 
+    if is_ignored(signal.SIGTERM):
+        yield
+        return
     before = signal.signal(signal.SIGTERM, leave)
     try:
         yield

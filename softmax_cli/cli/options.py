@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
+FILE = click.Path(readable=False, path_type=Path)
+"""The type of options that name a file; whether it can be read is found when it is opened."""
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
 
 mirror = click.option(
@@ -33,7 +36,7 @@ mirror = click.option(
 checkpoint = click.option(
     "--checkpoint",
     "-c",
-    type=click.Path(path_type=Path),
+    type=FILE,
     default=DEFAULT_CHECKPOINT,
     show_default=True,
     envvar="SOFTMAX_CHECKPOINT",
@@ -51,7 +54,7 @@ def model(function: Callable[..., Any]) -> Callable[..., Any]:
             raise click.UsageError("Give the model as an argument or with --checkpoint, not both.")
         return function(checkpoint=model or checkpoint, **rest)
 
-    argument = click.argument("model", required=False, type=click.Path(path_type=Path))
+    argument = click.argument("model", required=False, type=FILE)
     return argument(checkpoint(command))
 
 
@@ -63,7 +66,7 @@ dataset = click.option(
 
 _data_dir = click.option(
     "--data-dir",
-    type=click.Path(path_type=Path),
+    type=FILE,
     metavar="FOLDER",
     help="Folder of the cache, instead of SOFTMAX_CACHE_DIR or the user's cache folder.",
 )
@@ -170,13 +173,11 @@ def make_source(
 ) -> "Source":
     """Return the source of data sets that the options of `data`, `mirror` and `reading` describe."""
     from softmax_cli.cli.progress import download_bars
-    from softmax_cli.data.cache import cache_folder
     from softmax_cli.data.download import Source
     from softmax_cli.data.readers import ReadOptions
 
     progress = None if quiet else download_bars()
-    folder = data_dir or cache_folder()
-    return Source(folder, offline, mirrors, progress, reading=reading or ReadOptions())
+    return Source(data_dir, offline, mirrors, progress, reading=reading or ReadOptions())
 
 
 def load_classifier(path: Path) -> "Classifier":
@@ -202,11 +203,10 @@ def check_exists(path: Path) -> None:
 
     The message contains the command that would write one.
     """
-    import os
-
     from softmax_cli.errors import CheckpointError
+    from softmax_cli.files import exists
 
-    if not os.path.lexists(path):
+    if not exists(path, CheckpointError):
         raise CheckpointError(
             f"there is no checkpoint at {path}; train one with: softmax train{output_option(path)}"
         )

@@ -30,7 +30,7 @@ DOCTYPE = b"<!doctype html>"
 @click.option(
     "--output",
     "-o",
-    type=click.Path(path_type=Path),
+    type=options.FILE,
     default=Path("report.html"),
     show_default=True,
     help="HTML file to write.",

@@ -20,13 +20,14 @@ def use_threads(count: int | None) -> None:
 
     The matrix products of softmax regression are small: a second BLAS thread hardly makes them faster, and
     if another program uses that core, each product waits for it. `softmax_cli.backend` shares larger parts
-    of the work between threads instead.
+    of the work between threads instead. A count that is given overrides what the environment says.
 
     Raises:
         ConfigError: SOFTMAX_THREADS is not a positive whole number.
     """
     for name in BLAS_VARIABLES:
-        os.environ.setdefault(name, "1")
+        if count or not os.environ.get(name):
+            os.environ[name] = "1"
     if count:
         os.environ[VARIABLE] = str(count)
     cores()

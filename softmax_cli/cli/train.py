@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 @click.option(
     "--output",
     "-o",
-    type=click.Path(path_type=Path),
+    type=options.FILE,
     default=DEFAULT_CHECKPOINT,
     show_default=True,
     envvar="SOFTMAX_CHECKPOINT",
@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 @click.option(
     "--log",
     "log_file",
-    type=click.Path(path_type=Path),
+    type=options.FILE,
     metavar="FILE.jsonl",
     help="Write a JSON line per epoch; an earlier log is kept as FILE.jsonl.bak.",
 )
@@ -94,7 +94,10 @@ def command(
     given |= {key: value for key, value in flags.items() if value is not None}
     source = options.make_source(data_dir, offline, mirrors, quiet, reading)
     run = _prepare_run(given, output, source, log_file, resume)
-    checkpoint = _train(run, quiet) if run.data else run.checkpoint
+    try:
+        checkpoint = _train(run, quiet) if run.data else run.checkpoint
+    finally:
+        run.release()
     click.echo(_result(checkpoint, run, as_json))
     if not config_name and run.is_new and checkpoint.preparation == "digit" and not checkpoint.config.stages:
         log.info("for pictures of digits: --config deskew; for the highest accuracy: --config best")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from softmax_cli.data.catalog import FILE_NAMES, Entry, IdxFile
 from softmax_cli.data.download import Source, fetch
+from softmax_cli.data.place import cache_folder as cache_folder
 from softmax_cli.data.readers import ReadOptions
 from softmax_cli.data.readers.idx import encode_header, kind_of, read_idx
 from softmax_cli.errors import ConfigError, DataError, DownloadError, OutputError
@@ -23,32 +24,13 @@ PATH_LIMIT = 1 << 14
 """Largest size of a remembered path in bytes."""
 
 
-def cache_folder() -> Path:
-    """Return the folder of the cache, from the environment; it need not exist.
-
-    It is ``SOFTMAX_CACHE_DIR``, else ``$XDG_CACHE_HOME/softmax`` if that is absolute, as the XDG Base
-    Directory Specification requires, else ``~/.cache/softmax``.
-
-    Raises:
-        ConfigError: There is no home folder.
-    """
-    if chosen := os.environ.get("SOFTMAX_CACHE_DIR"):
-        return Path(chosen)
-    if (xdg := Path(os.environ.get("XDG_CACHE_HOME", ""))).is_absolute():
-        return xdg / "softmax"
-    try:
-        return Path.home() / ".cache" / "softmax"
-    except RuntimeError as error:
-        raise ConfigError("there is no home folder for the cache; set SOFTMAX_CACHE_DIR") from error
-
-
 def ensure(entry: Entry, source: Source, names: tuple[str, ...] = FILE_NAMES) -> None:
     """Download the missing files of a data set if one of `names` is missing.
 
     Raises:
         DownloadError: Files are missing and ``source.offline`` is set, or no mirror has them.
     """
-    folder = Path(source.folder) / entry.name
+    folder = source.cache / entry.name
     missing = [name for name in FILE_NAMES if not _in_cache(folder / name)]
     if not set(names) & set(missing):
         return
@@ -71,7 +53,7 @@ def verified(entry: Entry, name: str, source: Source) -> NDArray[np.uint8]:
     """
     if entry.bundled:
         return _read_verified(entry.bundled / f"{name}.gz", entry.file(name))
-    path = Path(source.folder) / entry.name / name
+    path = source.cache / entry.name / name
     try:
         return _read_cached(path, entry.file(name))
     except DataError as error:
@@ -84,7 +66,7 @@ def verified(entry: Entry, name: str, source: Source) -> NDArray[np.uint8]:
 
 def remember_path(digest: str, path: Path, source: Source) -> None:
     """Store where and how the data set of that digest was read, if the cache can be written."""
-    with suppress(OSError, OutputError, ValueError):
+    with suppress(OSError, OutputError, ConfigError, ValueError):
         note = _path_note(digest, source)
         note.parent.mkdir(parents=True, exist_ok=True)
         reading = {name: getattr(source.reading, name) for name in _REMEMBERED}
@@ -115,7 +97,7 @@ _REMEMBERED = ("image_size", "preparation", "skip_bad")
 def _path_note(digest: str, source: Source) -> Path:
     if not re.fullmatch("[0-9a-f]{64}", digest):  # it may come from a checkpoint
         raise ValueError(digest)
-    return Path(source.folder) / "paths" / digest
+    return source.cache / "paths" / digest
 
 
 def _in_cache(path: Path) -> bool:

@@ -4,6 +4,7 @@ Each file is verified before it is used.
 """
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from softmax_cli import __version__
 from softmax_cli.data.catalog import Entry, IdxFile
+from softmax_cli.data.place import cache_folder
 from softmax_cli.data.readers import ReadOptions
 from softmax_cli.errors import ConfigError, DownloadError, OutputError, reason
 from softmax_cli.files import CHUNK, atomic_write, inflate
@@ -32,6 +34,9 @@ DEADLINE = 120.0
 LONGEST_PAUSE = 10.0
 """Largest pause between two attempts in seconds, even if the server requests more."""
 
+REDIRECTS = 10
+"""Largest number of redirects that are followed."""
+
 Progress = Callable[[str, int, int], None]
 """Called with the name of a file, the number of bytes received, and its size."""
 
@@ -41,7 +46,7 @@ class Source:
     """The source of data sets.
 
     Attributes:
-        folder: The cache.
+        folder: The cache; None for the user's cache, which is only looked for when it is needed.
         offline: Use local files only.
         mirrors: Base URLs that are tried before those of the catalog.
         progress: Called while a file arrives.
@@ -52,7 +57,7 @@ class Source:
         ConfigError: A mirror is not a URL.
     """
 
-    folder: str | Path
+    folder: str | Path | None = None
     offline: bool = False
     mirrors: tuple[str, ...] = ()
     progress: Progress | None = None
@@ -62,7 +67,14 @@ class Source:
     def __post_init__(self) -> None:
         for mirror in self.mirrors:
             if not _is_url(mirror):
-                raise ConfigError(f"mirror {mirror!r} must be a URL that starts with https:// or http://")
+                raise ConfigError(
+                    f"mirror {_shown(mirror)!r} must be a URL that starts with https:// or http://"
+                )
+
+    @property
+    def cache(self) -> Path:
+        """The folder of the cache; it need not exist."""
+        return Path(self.folder) if self.folder is not None else cache_folder()
 
 
 class _Fault(Exception):
@@ -81,7 +93,7 @@ class _Exhausted(Exception):
 
 
 def fetch(entry: Entry, names: list[str], source: Source) -> None:
-    """Download the files `names` of a data set into ``source.folder / entry.name``.
+    """Download the files `names` of a data set into ``source.cache / entry.name``.
 
     A file appears at its final path only after its SHA-256 was verified. A mirror that cannot be reached, or
     serves other content, is not used again.
@@ -90,8 +102,8 @@ def fetch(entry: Entry, names: list[str], source: Source) -> None:
         DownloadError: No mirror has a file; the message has a line per mirror.
         OutputError: A file cannot be written.
     """
-    folder = Path(source.folder) / entry.name
-    mirrors = [url.rstrip("/") + "/" for url in (*source.mirrors, *entry.mirrors)]
+    folder = source.cache / entry.name
+    mirrors = [*source.mirrors, *entry.mirrors]
     failures: dict[str, str] = {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -131,7 +143,7 @@ def _fetch_patiently(mirror: str, file: IdxFile, target: Path, source: Source) -
     """Try a mirror up to `ATTEMPTS` times, pausing in between."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return _fetch_once(f"{mirror}{file.name}.gz", file, target, source)
+            return _fetch_once(_file_url(mirror, f"{file.name}.gz"), file, target, source)
         except _Fault as fault:
             if not fault.again or attempt == ATTEMPTS:
                 raise
@@ -144,7 +156,8 @@ def _fetch_once(url: str, file: IdxFile, target: Path, source: Source) -> None:
     deadline = time.monotonic() + DEADLINE
     response = _answer(url, source.wait)
     try:
-        _check_answer(url, response)
+        _check_status(response)
+        _bound_reads(response, deadline)
         with atomic_write(target) as out:
             digest, done = hashlib.sha256(), 0
             for piece in inflate(_body(response, deadline), file.size):
@@ -175,51 +188,145 @@ def _answer(url: str, wait: float) -> "Response":
     The request runs on its own thread. Otherwise, name resolution and a host with many unreachable
     addresses would have no timeout.
     """
-    import requests
-
     answers: SimpleQueue[Any] = SimpleQueue()
 
     def ask() -> None:
         try:
-            agent = {"User-Agent": f"softmax_cli/{__version__}", "Accept-Encoding": "identity"}
-            answers.put(requests.get(url, stream=True, timeout=(wait, wait), headers=agent))
+            answers.put(_get(url, wait))
         except Exception as error:  # raised again below
             answers.put(error)
 
-    threading.Thread(target=ask, daemon=True).start()
+    try:
+        threading.Thread(target=ask, daemon=True).start()
+    except RuntimeError:  # no thread can be started
+        ask()
     try:
         answer = answers.get(timeout=wait)
     except Empty:
         raise _Fault(f"no answer within {wait:g} s", gone=True) from None
-    if isinstance(answer, requests.exceptions.SSLError):
-        raise _Fault("its certificate could not be verified", gone=True) from answer
-    if isinstance(answer, requests.exceptions.ProxyError):
-        raise _Fault("the proxy could not be reached", gone=True) from answer
-    if isinstance(answer, requests.exceptions.Timeout):
-        raise _Fault(f"no answer within {wait:g} s", gone=True) from answer
-    if isinstance(answer, requests.exceptions.ConnectionError):
-        raise _Fault("it could not be reached", gone=True) from answer
-    if isinstance(answer, (requests.exceptions.RequestException, ValueError)):  # ValueError: no valid URL
-        raise _Fault(f"the request failed ({type(answer).__name__})", gone=True) from answer
     if isinstance(answer, Exception):
-        raise answer
+        raise _explained(answer, wait) from answer
     response: Response = answer
     return response
 
 
-def _check_answer(url: str, response: "Response") -> None:
-    """Raise `_Fault` for a status other than 200 or a redirect away from https."""
-    steps = (*response.history, response)
-    if url.startswith("https://") and not all(step.url.startswith("https://") for step in steps):
+def _get(url: str, wait: float) -> "Response":
+    """Request a URL and follow redirects; `requests` would read the body of each one into memory."""
+    import requests
+
+    class Session(requests.Session):
+        def get_redirect_target(self, resp: "Response") -> None:
+            return None
+
+    session = Session()
+    session.headers.update({"User-Agent": f"softmax_cli/{__version__}", "Accept-Encoding": "identity"})
+    for _ in range(REDIRECTS + 1):
+        response = session.get(url, stream=True, timeout=(wait, wait))
+        target = requests.Session.get_redirect_target(session, response)
+        if target is None:
+            return response
+        response.close()
+        url = _redirected(url, target)
+    raise _Fault(f"it redirects more than {REDIRECTS} times", gone=True)
+
+
+def _redirected(url: str, target: str) -> str:
+    """Return where a redirect leads; raise `_Fault` if that is not http, or no longer https."""
+    from urllib.parse import urljoin, urlsplit
+
+    target = urljoin(url, target)
+    schemes = urlsplit(url).scheme, urlsplit(target).scheme
+    if schemes[1] not in ("http", "https"):
+        raise _Fault("it redirects to a URL that is neither https:// nor http://", gone=True)
+    if schemes == ("https", "http"):
         raise _Fault("it redirects away from https", gone=True)
+    return target
+
+
+def _explained(error: Exception, wait: float) -> Exception:
+    """Return the fault that an error of a request means; the error itself if it is a bug.
+
+    Texts of the error may contain a password and are not shown, except for known parts.
+    """
+    from requests import exceptions
+
+    if isinstance(error, _Fault) or not isinstance(error, (OSError, ValueError)):
+        return error
+    if not isinstance(error, (exceptions.RequestException, ValueError)):
+        return _Fault(reason(error), gone=True)  # such as a missing file of CA certificates
+    if isinstance(error, exceptions.InvalidSchema) and "SOCKS" in str(error):
+        return _Fault("a SOCKS proxy needs another package: pip install 'requests[socks]'", gone=True)
+    if isinstance(error, exceptions.ProxyError):
+        refusal = re.search(r"Tunnel connection failed: (\d{3} [^'\"\\]{0,60})", str(error))
+        return _Fault(
+            f"the proxy answered {refusal[1]}" if refusal else "the proxy could not be reached", gone=True
+        )
+    known = {
+        exceptions.SSLError: "its certificate could not be verified",
+        exceptions.Timeout: f"no answer within {wait:g} s",
+        exceptions.ConnectionError: "it could not be reached",
+        exceptions.InvalidProxyURL: "the URL of the proxy is not valid",
+    }
+    texts = [text for kind, text in known.items() if isinstance(error, kind)]
+    return _Fault(texts[0] if texts else f"the request failed ({type(error).__name__})", gone=True)
+
+
+def _check_status(response: "Response") -> None:
+    """Raise `_Fault` for a status other than 200."""
     status = response.status_code
     if status == 200:
         return
-    reason = f"it answered {status} {response.reason}"
+    fault = f"{'the proxy' if status == 407 else 'it'} answered {status} {response.reason[:60]}"
     if status == 429 or status >= 500:
         after = response.headers.get("Retry-After", "")
-        raise _Fault(reason, again=True, pause=float(after) if after.isdecimal() else 0.0)
-    raise _Fault(reason)
+        raise _Fault(fault, again=True, pause=float(after) if after.isdecimal() else 0.0)
+    raise _Fault(fault)
+
+
+class _Bounded:
+    """The file below a response: every read ends at the deadline, and lines have at most `CHUNK` bytes.
+
+    A timeout of a socket starts again with each byte, also inside the headers and trailers of chunks.
+    """
+
+    def __init__(self, file: Any, deadline: float):
+        self._file, self._deadline = file, deadline
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def _check(self) -> None:
+        if time.monotonic() > self._deadline:
+            raise _Fault(f"not done within {DEADLINE:g} s", gone=True)
+
+    def read1(self, size: int = -1) -> bytes:
+        self._check()
+        piece: bytes = self._file.read1(size)
+        return piece
+
+    def read(self, size: int = -1) -> bytes:
+        pieces = []
+        while size and (piece := self.read1(min(size, CHUNK) if size > 0 else CHUNK)):
+            pieces.append(piece)
+            size -= len(piece) if size > 0 else 0
+        return b"".join(pieces)
+
+    def readline(self, size: int = -1) -> bytes:
+        line, room = b"", min(size, CHUNK) if size > 0 else CHUNK
+        while len(line) < room and not line.endswith(b"\n"):
+            self._check()
+            ahead = self._file.peek(1)[: room - len(line)]
+            if not ahead:
+                break
+            line += self._file.read(ahead.find(b"\n") + 1 or len(ahead))
+        return line
+
+
+def _bound_reads(response: "Response", deadline: float) -> None:
+    """Bound what reading the body of a response may take."""
+    original = getattr(response.raw, "_original_response", None)
+    if original is not None and original.fp is not None:
+        original.fp = _Bounded(original.fp, deadline)
 
 
 def _body(response: "Response", deadline: float) -> Iterator[bytes]:
@@ -250,6 +357,14 @@ def _no_mirror(entry: Entry, name: str, folder: Path, failures: dict[str, str]) 
     )
 
 
+def _file_url(mirror: str, name: str) -> str:
+    """Return the URL of a file on a mirror; a query of the mirror, such as a token, is kept."""
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(mirror)
+    return parts._replace(path=f"{parts.path.rstrip('/')}/{name}", fragment="").geturl()
+
+
 def _is_url(text: str) -> bool:
     from urllib.parse import urlsplit
 
@@ -260,8 +375,6 @@ def _is_url(text: str) -> bool:
 
 
 def _shown(url: str) -> str:
-    """Return a URL without the user name and password that it may contain."""
-    from urllib.parse import urlsplit
-
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    """Return a URL, which need not be valid, without what may be secret: user, password and query."""
+    scheme, _, rest = re.split("[?#]", url, maxsplit=1)[0].rpartition("://")
+    return f"{scheme}://"[: 3 * bool(scheme) + len(scheme)] + rest.rpartition("@")[2]

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from softmax_cli.data.cache import cache_folder, ensure, remember_path, remembered, verified
+from softmax_cli.data.cache import ensure, remember_path, remembered, verified
 from softmax_cli.data.catalog import CATALOG, MNIST, SAMPLE, SPLITS, Entry, known_dataset
 from softmax_cli.data.dataset import Dataset, check_arrays, check_dataset, content_digest, hold_out
 from softmax_cli.data.download import Source
 from softmax_cli.data.readers import ReadOptions, Split, find_reader
-from softmax_cli.errors import ConfigError, DataError, DownloadError, SoftmaxError
+from softmax_cli.errors import ConfigError, DataError, DownloadError, OutputError, SoftmaxError
+from softmax_cli.files import check_folder, exists
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +44,12 @@ def load_dataset(name: str | Path, split: str = "train", source: Source | None =
         ConfigError: The name is neither known nor a path.
         DataError: The data are not available or damaged.
     """
-    source = source or Source(cache_folder())
+    source = source or Source()
     if name == "auto":
         return _load_auto(split, source)
     if name in CATALOG:
         return _load_known(CATALOG[str(name)], split, source)
-    if name and os.path.exists(name):
+    if name and exists(name, DataError):
         return _load_path(Path(name), split, source)
     raise ConfigError(
         f"dataset {str(name)!r} is neither a path that exists nor one of auto, {', '.join(CATALOG)}"
@@ -96,7 +97,9 @@ def _load_auto(split: str, source: Source) -> Dataset:
     impatient = replace(source, wait=min(IMPATIENT, 3 * IMPATIENT / max(count, 1)))
     try:
         return _load_known(MNIST, split, impatient)
-    except DownloadError:
+    except (DownloadError, OutputError, ConfigError) as error:
+        if source.folder is not None and not isinstance(error, DownloadError):
+            raise  # the user chose a folder that cannot be used
         (low, high, _), (full_low, full_high, _) = SAMPLE.reference["pixels"], MNIST.reference["pixels"]
         log.warning(
             "MNIST is not in the cache and could not be downloaded. Using the bundled sample of 6,000 of its "
@@ -125,7 +128,8 @@ def _load_known(entry: Entry, split: str, source: Source) -> Dataset:
 
 
 def _load_path(path: Path, split: str, source: Source) -> Dataset:
-    reading = replace(source.reading, cache=Path(source.folder))
+    check_folder(path, DataError)
+    reading = replace(source.reading, cache=_writable_cache(source))
     train, chosen = _read_splits(path, split, reading)
     for name, part in (("train", train), (split, chosen)):
         check_arrays(part.images, part.labels, f"{path}, {name}")
@@ -145,6 +149,14 @@ def _load_path(path: Path, split: str, source: Source) -> Dataset:
     if not (known and known.bundled):
         remember_path(digest, path, source)
     return data
+
+
+def _writable_cache(source: Source) -> Path | None:
+    """Return the folder of the cache, or None if there is none."""
+    try:
+        return source.cache
+    except ConfigError:
+        return None
 
 
 def _read_splits(path: Path, split: str, reading: ReadOptions) -> tuple[Split, Split]:

@@ -9,7 +9,8 @@
    sample are corrected by the L-BFGS updates. A step has length 1, and is halved until the loss satisfies
    Armijo's condition.
 4. The Newton decrement, gᵀH⁻¹g / 2, estimates how far the loss is above the optimum. If it is less than the
-   tolerance times the loss, the run has converged.
+   tolerance times the loss, the run has converged. With few images, the last iteration then makes more steps,
+   to a small fraction of the tolerance.
 
 Sources: Xu, Yang, Roosta-Khorasani, Ré & Mahoney, Sub-sampled Newton methods with non-uniform sampling
 (2016); Pilanci & Wainwright, Newton sketch (2017); Nocedal & Wright, Numerical Optimization (2006),
@@ -18,13 +19,14 @@ algorithm 7.4 for the two loops of L-BFGS and 3.1 for the backtracking line sear
 
 import math
 from collections.abc import Iterator
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from softmax_cli.backend import cores, for_each
-from softmax_cli.config import TrainConfig
+from softmax_cli.config import SOLVERS, TrainConfig
 from softmax_cli.errors import DivergenceError
 from softmax_cli.model import Floats, Model
 from softmax_cli.solvers import sgd
@@ -48,6 +50,15 @@ HISTORY = 10
 MEMORY_TARGET = 2**31
 """Bytes that factors and work space may take while the factors are computed on several cores."""
 
+SMALL = 20_000
+"""Number of images up to which the last iteration continues beyond the tolerance."""
+
+POLISHED = 0.03
+"""Fraction of the tolerance at which it ends."""
+
+POLISHING = 30
+"""Largest number of steps by which it continues."""
+
 COPIES = 5
 """Matrices of a block's size that computing one factor takes: sample, block, triangle, inverse, products."""
 
@@ -67,6 +78,22 @@ class Pair(NamedTuple):
     step: Floats
     change: Floats
     inverse_product: float
+
+
+class Reached(NamedTuple):
+    """The result of a step.
+
+    Attributes:
+        point: Where it leads.
+        length: Its length, as a fraction of the full step.
+        distance: Estimated distance from the optimum, relative to the loss.
+        is_limited: Float32 permits no further progress.
+    """
+
+    point: Point
+    length: float
+    distance: float
+    is_limited: bool
 
 
 def memory(features: int, classes: int) -> int:
@@ -92,33 +119,54 @@ def solve(objective: Objective, config: TrainConfig, start: Progress) -> Iterato
 
 
 def _iterate(objective: Objective, config: TrainConfig, start: Progress) -> Iterator[Step]:
-    point = evaluate_objective(objective, _join(start.model))
-    if not start.epoch:
-        point = _warm_up(objective, config, start.model, point)
-    pairs: list[Pair] = []
-    length, age = 0.0, 0
+    tolerance = SOLVERS[config.solver].tolerance or 0.0
+    steps = _descend(objective, config, start)
     for iteration in range(start.epoch + 1, config.epochs + 1):
-        if length < 1 or age == REFRESH:
-            factors, pairs, age = _inverse_factors(objective, point.parameters, iteration), [], 0
-            direction = _direction(point.gradient, factors, pairs)
-        reached, length = _search(objective, point, direction)
-        limited = not length and not age  # new curvature did not help either: limited by float32 precision
-        pairs = _remember(pairs, point, reached)
-        point, age = reached, age + 1
-        direction = _direction(point.gradient, factors, pairs)
-        decrement = float(np.vdot(point.gradient, direction)) / 2
-        if not (math.isfinite(point.objective) and math.isfinite(decrement)):
+        reached = next(steps)
+        if len(objective) <= SMALL:
+            reached = _polish(reached, steps, tolerance)
+        point = reached.point
+        if not (math.isfinite(point.objective) and math.isfinite(reached.distance)):
             raise divergence(config, iteration)
         yield Step(
             model=_split(point.parameters),
             velocity=start.velocity,
             train_loss=point.cross_entropy,
-            rate=length,
+            rate=reached.length,
             gradient_norm=float(np.linalg.norm(point.gradient)),
-            distance=decrement / max(point.objective, 1e-30),
+            distance=reached.distance,
         )
-        if limited:
+        if reached.is_limited:
             return
+
+
+def _polish(reached: Reached, steps: Iterator[Reached], tolerance: float) -> Reached:
+    """Return the result of more steps if one has converged, which cost little for few images."""
+    for _ in range(POLISHING):
+        if reached.is_limited or not POLISHED * tolerance < reached.distance <= tolerance:
+            break
+        reached = next(steps)
+    return reached
+
+
+def _descend(objective: Objective, config: TrainConfig, start: Progress) -> Iterator[Reached]:
+    """Yield what each step of L-BFGS reaches, without end."""
+    point = evaluate_objective(objective, _join(start.model))
+    if not start.epoch:
+        point = _warm_up(objective, config, start.model, point)
+    pairs: list[Pair] = []
+    length, age = 0.0, 0
+    for number in count(start.epoch + 1):
+        if length < 1 or age == REFRESH:
+            factors, pairs, age = _inverse_factors(objective, point.parameters, number), [], 0
+            direction = _direction(point.gradient, factors, pairs)
+        reached, length = _search(objective, point, direction)
+        is_limited = not length and not age  # new curvature did not help either
+        pairs = _remember(pairs, point, reached)
+        point, age = reached, age + 1
+        direction = _direction(point.gradient, factors, pairs)
+        decrement = float(np.vdot(point.gradient, direction)) / 2
+        yield Reached(point, length, decrement / max(point.objective, 1e-30), is_limited)
 
 
 def evaluate_objective(objective: Objective, parameters: Floats) -> Point:

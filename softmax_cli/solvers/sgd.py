@@ -7,12 +7,12 @@ Sources: Polyak (1964) for momentum, Loshchilov & Hutter (2017) for the cosine s
 """
 
 import math
-import os
 from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
+from softmax_cli.backend import memory_size
 from softmax_cli.config import TrainConfig
 from softmax_cli.model import Model
 from softmax_cli.solvers.objective import Objective, Progress, Step, Stopped, divergence
@@ -110,15 +110,9 @@ def shuffle(images: NDArray[np.generic], rows: NDArray[np.intp], epoch: int, see
 
 
 def fits_in_memory(images: NDArray[np.generic]) -> bool:
-    """Return whether the images fit in three quarters of this machine's memory.
-
-    The result is True if the size of the memory is not known.
-    """
-    try:
-        memory_size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
-        return True
-    return images.nbytes <= memory_size * 3 // 4
+    """Return whether three quarters of the memory hold the images; True if its size is not known."""
+    size = memory_size()
+    return size is None or images.nbytes <= size * 3 // 4
 
 
 def _move(
