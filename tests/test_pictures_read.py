@@ -551,7 +551,7 @@ def with_checksums(content: bytes) -> bytes:
 def test_i8_a_mutated_picture_is_refused_or_has_a_result(digit: Gray, kind: str) -> None:
     """Nothing but `ImageError` comes out: no other error, and no warning that would end up on a terminal."""
     generator, originals = np.random.default_rng(0), seeds(255 - enlarged(digit, 2))[kind]
-    refused, rounds = 0, 3000 if SOAK else 200
+    refused, rounds = 0, 10_000 if SOAK else 200
     for number in range(rounds):
         content = mutated(generator, originals[number % len(originals)])
         try:
