@@ -512,7 +512,7 @@ def test_gzipped_or_nested_checkpoint_is_refused(saved: Path) -> None:
 def test_mutated_checkpoint_is_refused_or_unchanged(saved: Path, make: Callable[[], Checkpoint]) -> None:
     save_checkpoint(saved, make())
     generator, content, original = np.random.default_rng(0), saved.read_bytes(), load_checkpoint(saved)
-    accepted, rounds = 0, 3000 if SOAK else 300
+    accepted, rounds = 0, 10_000 if SOAK else 300
     for _ in range(rounds):
         saved.write_bytes(mutated(generator, content))
         try:

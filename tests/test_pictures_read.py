@@ -566,7 +566,7 @@ def with_checksums(content: bytes) -> bytes:
 def test_a_mutated_picture_is_refused_or_gives_a_result(digit: Gray, kind: str) -> None:
     """No other error than `ImageError` and no warning occurs."""
     generator, originals = np.random.default_rng(0), seeds(255 - enlarged(digit, 2))[kind]
-    refused, rounds = 0, 3000 if SOAK else 200
+    refused, rounds = 0, 10_000 if SOAK else 200
     for number in range(rounds):
         content = mutated(generator, originals[number % len(originals)])
         try:

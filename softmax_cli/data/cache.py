@@ -16,7 +16,7 @@ from softmax_cli.data.place import cache_folder as cache_folder
 from softmax_cli.data.readers import ReadOptions
 from softmax_cli.data.readers.idx import encode_header, kind_of, read_idx
 from softmax_cli.errors import ConfigError, DataError, DownloadError, OutputError
-from softmax_cli.files import atomic_write, chunks, inflate, open_regular, sha256
+from softmax_cli.files import atomic_write, chunks, exists, inflate, open_regular, sha256
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ def _path_note(digest: str, source: Source) -> Path:
 
 
 def _in_cache(path: Path) -> bool:
-    return os.path.exists(path) or os.path.exists(f"{path}.gz")
+    return exists(path, DataError) or exists(f"{path}.gz", DataError)
 
 
 def _read_cached(path: Path, file: IdxFile) -> NDArray[np.uint8]:

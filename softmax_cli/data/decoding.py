@@ -24,6 +24,7 @@ from softmax_cli.backend import cores, map_ordered
 from softmax_cli.data.png import scanlines, unfilter
 from softmax_cli.data.readers import LARGEST_SIDE, ReadOptions
 from softmax_cli.errors import DataError, ImageError
+from softmax_cli.files import open_regular
 from softmax_cli.pictures import draw_plain, prepare_picture, read_luminance
 
 log = logging.getLogger(__name__)
@@ -131,10 +132,10 @@ def _content(source: Source) -> bytes:
     if isinstance(source, bytes):
         return source[:SMALL_FILE]
     try:
-        with open(source, "rb") as file:
+        with open_regular(Path(source), ImageError) as file:
             return file.read(SMALL_FILE)
-    except OSError:
-        return b""  # which `_look` reports
+    except (ImageError, OSError):
+        return b""  # `_look` reports the reason
 
 
 def _look(source: Source) -> Look:

@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 from softmax_cli.errors import ImageError, reason
+from softmax_cli.files import open_regular
 from softmax_cli.pictures.formats import find_format
 
 SUFFIXES = frozenset(
@@ -52,7 +53,7 @@ def _is_picture(path: Path) -> bool:
             return False
         if path.suffix.lower() in SUFFIXES:
             return True
-        with path.open("rb") as file:
+        with open_regular(path, ImageError) as file:
             return find_format(file.read(32)) is not None
-    except OSError:
+    except (ImageError, OSError):
         return False

@@ -16,6 +16,7 @@ from softmax_cli import files
 from softmax_cli.checkpoint import load_checkpoint, save_checkpoint
 from softmax_cli.config import TOML_LIMIT, TrainConfig, continued, option_name, read_toml
 from softmax_cli.data.dataset import Dataset
+from softmax_cli.data.download import Source
 from softmax_cli.data.loading import load_dataset
 from softmax_cli.errors import CheckpointError, ConfigError, DataError, reason
 from softmax_cli.files import open_regular
@@ -91,7 +92,7 @@ def test_c22_a_read_error_is_not_damage(
         load_checkpoint(tmp_path / "model.npz")
     assert str(caught.value) == f"cannot read {tmp_path / 'model.npz'}: input/output error"
     refuse_reads(monkeypatch, after)
-    assert_fails(invoke("info", tmp_path / "model.npz"), "cannot read", "input/output error")
+    assert_fails(invoke("eval", tmp_path / "model.npz"), "cannot read", "input/output error")
 
 
 def test_c22_a_read_error_of_data_is_not_one_of_writing(
@@ -135,6 +136,12 @@ def test_l11_a_name_without_data_has_no_traceback(
     assert result.exit_code in (1, 2)
     assert_fails(result, code=result.exit_code)
     assert names(work) == []
+
+
+def test_l11_a_cache_that_may_not_be_entered_is_not_called_empty(shared: Path) -> None:
+    Path("cache").mkdir(mode=0)
+    with unprivileged(), pytest.raises(DataError, match=r"^cannot read cache/mnist/.*: permission denied$"):
+        load_dataset("mnist", "train", Source("cache", offline=True))
 
 
 def test_l11_a_null_character_in_a_name_is_no_path() -> None:
@@ -232,6 +239,7 @@ TRUNCATE = """
 import os
 from pathlib import Path
 from softmax_cli.config import TrainConfig
+from softmax_cli.data.download import Source
 from softmax_cli.data.loading import load_dataset
 from softmax_cli.data.download import Source
 from softmax_cli.runs import run_epochs, start_run

@@ -14,7 +14,7 @@ from softmax_cli.data.labels import as_labels, natural_key
 from softmax_cli.data.readers import ReadOptions, Split
 from softmax_cli.data.readers.npz import read_arrays
 from softmax_cli.errors import DataError, OutputError
-from softmax_cli.files import atomic_write, sha256
+from softmax_cli.files import atomic_write, open_regular, sha256
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def detect(path: Path) -> bool:
             for class_folder in _folders(folder)
             for file in _files(class_folder)[:TRIED]
         )
-    except OSError:
+    except (DataError, OSError):
         return False
 
 
@@ -129,7 +129,7 @@ def _is_shown(name: str) -> bool:
 
 def starts_as_picture(path: str | Path) -> bool:
     """Return whether a file starts as one in a usual format of pictures."""
-    with open(path, "rb") as file:
+    with open_regular(Path(path), DataError) as file:
         return file.read(4).startswith(MAGIC)
 
 

@@ -1,0 +1,40 @@
+"""Tests for changes of the code that no other test noticed (see scripts/mutants.py)."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from softmax_cli import checkpoint
+from softmax_cli.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from softmax_cli.config import TrainConfig
+from softmax_cli.data.dataset import Dataset
+from softmax_cli.errors import CheckpointError
+from softmax_cli.metrics import score, total
+from softmax_cli.training import start
+from tests.helpers import small_checkpoint
+
+
+def test_a_bin_of_the_reliability_holds_means() -> None:
+    """Of four images, three are correct, all with a probability of 0.9 for the predicted class."""
+    z = np.log(np.array([[0.9, 0.1]] * 4))
+    (found,) = total([score(z, np.array([0, 0, 0, 1]))]).reliability()
+    assert (found.images, found.accuracy) == (4, 0.75)
+    assert abs(found.confidence - 0.9) < 1e-12
+
+
+def test_a_run_begins_at_zero_seconds(sample: Dataset) -> None:
+    config = TrainConfig(dataset="sample")
+    begun = Checkpoint.begin(config, sample, start(config, sample))
+    assert begun.run["seconds"] == 0
+    assert begun.advance(begun.state, 1.5).advance(begun.state, 1.5).run["seconds"] == 3
+
+
+def test_a_description_that_is_too_long_is_not_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_checkpoint(tmp_path / "model.npz", small_checkpoint())
+    monkeypatch.setattr(checkpoint, "META_LIMIT", 100)
+    monkeypatch.setattr(checkpoint.json, "loads", lambda *_, **__: pytest.fail("it was parsed"))
+    with pytest.raises(CheckpointError, match=r"meta.npy takes .* bytes, expected at most 100"):
+        load_checkpoint(tmp_path / "model.npz")
