@@ -100,7 +100,7 @@ def command(
         run.release()
     click.echo(_result(checkpoint, run, as_json))
     if not config_name and run.is_new and checkpoint.preparation == "digit" and not checkpoint.config.stages:
-        log.info("for pictures of digits: --config deskew; for the highest accuracy: --config best")
+        log.info("for pictures of digits: --config fast; for the highest accuracy: --config best")
 
 
 def _prepare_run(
