@@ -143,12 +143,12 @@ class TrainConfig:
         maximum=5_000,
         shown=", ".join(f"{facts.epochs} with {name}" for name, facts in SOLVERS.items()),
     )
-    batch_size: int = _option(256, "Images per step.", minimum=1, limit=10**9)
+    batch_size: int = _option(256, "Images per step.", minimum=1, limit=10**30)
     learning_rate: float = _option(
         0.5,
         "Initial learning rate; the same value suits all features.",
         minimum=0,
-        limit=1e30,
+        limit=1e80,
         exclusive=True,
     )
     momentum: float = _option(0.9, "Momentum, in [0, 1).", minimum=0, below=1)
