@@ -182,7 +182,7 @@ class TrainConfig:
         0.5,
         "Initial learning rate; the same value suits all features.",
         minimum=0,
-        limit=1e99,
+        limit=1e80,
         exclusive=True,
     )
     momentum: float = _option(0.9, "Momentum, in [0, 1).", minimum=0, below=1)
