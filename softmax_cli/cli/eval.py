@@ -62,7 +62,6 @@ def command(
       softmax eval --split validation
     """
     from softmax_cli import evaluation
-    from softmax_cli.batch import write_errors
     from softmax_cli.files import check_writable
 
     if errors:
@@ -79,6 +78,8 @@ def command(
     ours = evaluation.evaluate(classifier, data, rows)
     result = evaluation.describe_evaluation(classifier, data, split, ours)
     if errors:
+        from softmax_cli.batch import write_errors
+
         write_errors(classifier, data, rows, errors)
     if rival and other:
         theirs = evaluation.evaluate(rival, data, rows)
