@@ -95,6 +95,8 @@ class Refusing:
         return ask_first
 
 
+# numpy before 2 leaves the archive open if a write fails.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_save_that_fails_at_any_operation_keeps_the_old_checkpoint(tmp_path: Path) -> None:
     """C2: each operation of a save fails in turn; the last ones no longer matter."""
     path = tmp_path / "model.npz"

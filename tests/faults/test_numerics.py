@@ -101,6 +101,7 @@ def test_n6_newton_is_within_a_millionth_of_the_optimum(kind: str, l2: float, sa
     assert has_converged(state, config)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # old scikit-learn calls new SciPy
 @pytest.mark.parametrize("l2", [1e-2, 1e-3] if SOAK else [1e-2])
 @pytest.mark.parametrize("kind", SUBSETS if SOAK else ["two classes", "three classes"])
 def test_n6_scikit_learn_finds_the_same_optimum(kind: str, l2: float, sample: Dataset) -> None:
