@@ -29,7 +29,7 @@ BLOCK = 2048
 PICTURES = 8192
 """Number of pictures that are decoded at a time."""
 
-Progress = Callable[[int], object]
+OnImages = Callable[[int], object]
 
 
 class Images(NamedTuple):
@@ -55,7 +55,7 @@ def predict_file(
     *,
     options: ReadOptions | None = None,
     probabilities: bool = False,
-    on_progress: Progress = lambda images: None,
+    on_progress: OnImages = lambda images: None,
 ) -> int:
     """Classify the images at a path, write a CSV file with a line for each, and return their number.
 

@@ -20,7 +20,7 @@ from softmax_cli.model import Floats, softmax
 if TYPE_CHECKING:
     from softmax_cli.pictures import Prepared
 
-Source = str | Path | bytes
+PictureSource = str | Path | bytes
 """A picture: the path of a file, or its content."""
 
 UNCERTAIN = 0.5
@@ -107,7 +107,7 @@ class Classifier:
         blocks = [z.argmax(axis=1) for _, z in self.evidence_blocks(images)]
         return np.concatenate([np.empty(0, np.intp), *blocks])
 
-    def predict_picture(self, source: Source, invert: bool | None = None) -> Prediction:
+    def predict_picture(self, source: PictureSource, invert: bool | None = None) -> Prediction:
         """Return the answer for a picture.
 
         Args:
@@ -119,10 +119,10 @@ class Classifier:
         """
         return self.predict_prepared(self.prepare(source, invert))
 
-    def predict_digits(self, source: Source, invert: bool | None = None) -> list[Prediction]:
-        """Return the answers for all digits in a picture, in lines from top to bottom, left to right.
+    def predict_digits(self, source: PictureSource, invert: bool | None = None) -> list[Prediction]:
+        """Return the predictions for all digits in a picture, line by line, left to right.
 
-        Where a digit is, is told by `box` and `line` of what was prepared.
+        The attribute `prepared` of each has the `box` and the `line` of the digit.
 
         Raises:
             ImageError: The picture cannot be read.
@@ -140,7 +140,7 @@ class Classifier:
     def _confidence(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         return np.asarray(self.predict_proba(images).max(axis=1))
 
-    def prepare(self, source: Source, invert: bool | None = None) -> "Prepared":
+    def prepare(self, source: PictureSource, invert: bool | None = None) -> "Prepared":
         """Return a picture drawn as an image of the data set, without redrawing by feature stages."""
         from softmax_cli.pictures import prepare_picture
 
@@ -182,7 +182,7 @@ class Classifier:
 
 
 @contextmanager
-def _enough_memory(source: Source) -> Iterator[None]:
+def _enough_memory(source: PictureSource) -> Iterator[None]:
     """Raise `ImageError` if the block runs out of memory."""
     try:
         yield
@@ -193,25 +193,25 @@ def _enough_memory(source: Source) -> Iterator[None]:
 
 def predict_pictures(
     classifier: Classifier,
-    sources: Iterable[Source],
+    sources: Iterable[PictureSource],
     invert: bool | None = None,
     many: bool = False,
     workers: int = 1,
 ) -> Iterator[Answer]:
-    """Return an iterator over the answers for pictures, in order; no picture stops the others.
+    """Yield the predictions for each picture, or why it could not be read, in order.
 
     Args:
         classifier: The classifier.
         sources: Path or content of each picture.
         invert: As in `Classifier.predict_picture`.
         many: Read all digits in each picture (see `Classifier.predict_digits`), not one.
-        workers: Number of processes to share the pictures between. The answers do not depend on it.
+        workers: Number of processes to share the pictures between. The result does not depend on it.
     """
     answer = functools.partial(_answer, classifier, invert, many)
     return map_processes(answer, sources, _lost, workers)
 
 
-def _answer(classifier: Classifier, invert: bool | None, many: bool, source: Source) -> Answer:
+def _answer(classifier: Classifier, invert: bool | None, many: bool, source: PictureSource) -> Answer:
     try:
         if many:
             return classifier.predict_digits(source, invert)
@@ -220,7 +220,7 @@ def _answer(classifier: Classifier, invert: bool | None, many: bool, source: Sou
         return error
 
 
-def _lost(source: Source) -> Answer:
+def _lost(source: PictureSource) -> Answer:
     name = "the picture" if isinstance(source, bytes) else str(source)
     return ImageError(f"{name} could not be read: the process that read it was ended, out of memory perhaps")
 

@@ -27,7 +27,7 @@ from softmax_cli.errors import ConfigError, SoftmaxError
 from softmax_cli.features import FeatureMap, fit_features
 from softmax_cli.model import Floats, Model, evidence, log_softmax, softmax
 from softmax_cli.solvers import sgd
-from softmax_cli.solvers.objective import Objective, Progress, Step, solver_module
+from softmax_cli.solvers.objective import Objective, SolverStart, Step, solver_module
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
@@ -309,7 +309,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         stops = SOLVERS[config.solver].tolerance is not None
         solver = solver_module(config.solver)
         for number, step in enumerate(
-            solver.solve(objective, config, Progress(self._model, self._velocity, 0)), 1
+            solver.solve(objective, config, SolverStart(self._model, self._velocity, 0)), 1
         ):
             self.n_iter_ = np.array([number])
             if stops:

@@ -322,7 +322,7 @@ def _identity() -> str:
 
 
 def _remove_strays(target: Path, now: float) -> None:
-    """Remove temporary files that ended processes left beside `target`: old ones that nobody has locked.
+    """Remove old, unlocked temporary files beside `target`, which ended processes left.
 
     `now` is the time by the clock of the file system. Names of earlier versions are recognised, too.
     """

@@ -1,4 +1,4 @@
-"""`Novelty`: tell images that are unlike the training images, whatever the model answers.
+"""`Novelty`: detect images that are unlike the training images.
 
 It is a reference (`softmax_cli.pictures.doubt`) that is fitted to some training images when a run starts,
 and the strangeness that few validation images exceed. Only distances count, not probabilities, so that it

@@ -16,8 +16,8 @@ from softmax_cli.data.dataset import Dataset
 from softmax_cli.features import evidence_blocks, fit_features, precompute
 from softmax_cli.metrics import Scores, score, total
 from softmax_cli.model import Model
-from softmax_cli.solvers.objective import Objective, Progress, solver_module
-from softmax_cli.training import Split, split_rows
+from softmax_cli.solvers.objective import Objective, SolverStart, solver_module
+from softmax_cli.training import RowSplit, split_rows
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class PathPoint(NamedTuple):
 def choose_l2(
     config: TrainConfig,
     data: Dataset,
-    split: Split | None = None,
+    split: RowSplit | None = None,
     on_progress: Callable[[int], bool] = lambda images: False,
 ) -> tuple[TrainConfig, tuple[PathPoint, ...]]:
     """Return the config with the l2 of lowest validation loss, and the path on which it was found.
@@ -57,7 +57,7 @@ def choose_l2(
     for l2 in VALUES:
         # A solver without a schedule skips its warm-up if some iterations are done.
         epoch = 0 if SOLVERS[config.solver].uses_learning_rate or not path else 1
-        start = Progress(model, zeros, epoch)
+        start = SolverStart(model, zeros, epoch)
         model = _solve(replace(objective, l2=l2), replace(config, l2=l2), start)
         blocks = evidence_blocks(model, features, images, validation)
         scores: Scores = total(score(z, data.labels[block]) for block, z in blocks)
@@ -69,7 +69,7 @@ def choose_l2(
     return replace(config, l2=best.l2), tuple(path)
 
 
-def _solve(objective: Objective, config: TrainConfig, start: Progress) -> Model:
+def _solve(objective: Objective, config: TrainConfig, start: SolverStart) -> Model:
     """Return the parameters after all epochs, or near the optimum if the solver converges."""
     model = start.model
     for step in solver_module(config.solver).solve(objective, config, start):

@@ -15,9 +15,9 @@ from softmax_cli.errors import ConfigError, DivergenceError
 from softmax_cli.features import FeatureMap, evidence_blocks, fit_features, precompute
 from softmax_cli.metrics import Scores, score, total
 from softmax_cli.model import Model
-from softmax_cli.solvers.objective import Objective, Progress, Step, divergence, solver_module
+from softmax_cli.solvers.objective import Objective, SolverStart, Step, divergence, solver_module
 
-Split = tuple[NDArray[np.intp], NDArray[np.intp]]
+RowSplit = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 SOLVER_MEMORY = 2**31
 """Largest memory of a solver in bytes, without images and features."""
@@ -68,7 +68,7 @@ class State:
     history: tuple[Epoch, ...]
 
 
-def start(config: TrainConfig, data: Dataset, split: Split | None = None) -> State:
+def start(config: TrainConfig, data: Dataset, split: RowSplit | None = None) -> State:
     """Return the state before the first epoch: fitted features, zero parameters.
 
     `split` is that of `fit`.
@@ -86,7 +86,7 @@ def start(config: TrainConfig, data: Dataset, split: Split | None = None) -> Sta
     return State(features, 0, zeros, 1.0, zeros, zeros, best_epoch=0, stale=0, history=())
 
 
-def split_rows(config: TrainConfig, data: Dataset) -> Split:
+def split_rows(config: TrainConfig, data: Dataset) -> RowSplit:
     """Return the indices of the training images and of the validation images.
 
     There may be no validation images.
@@ -123,7 +123,7 @@ def fit(
     data: Dataset,
     state: State | None = None,
     on_progress: Callable[[int], bool] = lambda images: False,
-    split: Split | None = None,
+    split: RowSplit | None = None,
 ) -> Iterator[State]:
     """Train; yield the state after each epoch until the run is complete.
 
@@ -150,7 +150,7 @@ def fit(
     objective = Objective(
         features, data.images, data.labels, rows, config.l2, config.seed, on_progress=on_progress
     )
-    progress = Progress(state.last, state.velocity, state.epoch)
+    progress = SolverStart(state.last, state.velocity, state.epoch)
     for step in solver_module(config.solver).solve(objective, config, progress):
         scores, temperature = None, 1.0
         if len(validation):

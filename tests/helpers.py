@@ -13,7 +13,7 @@ from softmax_cli.checkpoint import Checkpoint, describe, load_checkpoint
 from softmax_cli.config import TrainConfig
 from softmax_cli.data.dataset import Dataset
 from softmax_cli.data.readers.idx import write_idx
-from softmax_cli.features import pixel_features
+from softmax_cli.features import FeatureMap
 from softmax_cli.model import Model
 from softmax_cli.training import Epoch, State
 
@@ -85,7 +85,7 @@ def small_checkpoint(seed: int = 0, classes: tuple[str, ...] = ("a", "b", "c")) 
     model, last, velocity = (_random_model(generator, 12, len(classes)) for _ in range(3))
     losses = generator.random((2, 4)).tolist()
     state = State(
-        features=pixel_features((4, 3)),
+        features=FeatureMap((4, 3)),
         temperature=1.0,
         epoch=2,
         model=model,

@@ -19,11 +19,12 @@ from click.testing import Result
 from softmax_cli import files
 from softmax_cli.data import cache as cache_module
 from softmax_cli.data import loading
-from softmax_cli.data.cache import cache_folder, remember_path
+from softmax_cli.data.cache import remember_path
 from softmax_cli.data.catalog import CATALOG, FILE_NAMES, SPLITS, Entry, usual_accuracy
 from softmax_cli.data.dataset import Dataset, content_digest
 from softmax_cli.data.download import Source
 from softmax_cli.data.loading import find_dataset, load_dataset
+from softmax_cli.data.place import cache_folder
 from softmax_cli.data.readers.idx import write_idx
 from softmax_cli.errors import ConfigError, DataError, DownloadError
 from tests.helpers import assert_fails, names

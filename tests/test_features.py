@@ -21,7 +21,6 @@ from softmax_cli.features import (
     evidence_blocks,
     evidence_of,
     fit_features,
-    pixel_features,
     scaled,
 )
 from softmax_cli.features.deskew import deskew
@@ -33,7 +32,7 @@ from softmax_cli.training import fit
 from tests.helpers import differentiate
 
 ALL_VALUES = np.arange(256, dtype=np.uint8).reshape(4, 8, 8)
-PIXELS = pixel_features((8, 8))
+PIXELS = FeatureMap((8, 8))
 
 
 def fitted(text: str, shape: tuple[int, ...] = (28, 28), **options: float) -> FeatureMap:
@@ -61,7 +60,7 @@ def test_pixels_are_intensities_over_255() -> None:
 def test_pixels_are_in_order_of_rows() -> None:
     image = np.zeros((1, 3, 5), np.uint8)
     image[0, 2, 1] = 255
-    assert np.flatnonzero(pixel_features((3, 5)).transform(image)).tolist() == [2 * 5 + 1]
+    assert np.flatnonzero(FeatureMap((3, 5)).transform(image)).tolist() == [2 * 5 + 1]
 
 
 def test_rows_of_floats_are_used_unchanged() -> None:
@@ -97,7 +96,7 @@ def test_batches_are_the_rows_in_order(weighted: bool) -> None:
     labels = np.arange(100, dtype=np.uint8)
     weights = np.linspace(0, 2, 100, dtype=np.float32) if weighted else None
     for rows in (np.arange(20, 61), np.array([5]), np.array([3, 9, 9, 1, 4]), np.array([7, 6, 5, 4])):
-        objective = Objective(pixel_features((4, 4)), images, labels, rows, 0.0, sample_weights=weights)
+        objective = Objective(FeatureMap((4, 4)), images, labels, rows, 0.0, sample_weights=weights)
         found = [batch._replace(x=batch.x.copy()) for batch in objective.batches(rows, 7)]
         sizes = [len(batch.labels) for batch in found]
         assert sizes == [7] * (len(rows) // 7) + [len(rows) % 7] * (len(rows) % 7 > 0)
@@ -190,7 +189,7 @@ def test_many_features_are_evaluated_in_smaller_blocks(sample: Dataset, dimensio
 def test_evidence_that_is_not_finite_is_an_error(sample: Dataset) -> None:
     huge = Model(np.full((784, 10), 3e38, np.float32), np.zeros(10, np.float32))
     with pytest.raises(DivergenceError, match="evidence is not finite"):
-        list(evidence_blocks(huge, pixel_features((28, 28)), sample.images, np.arange(5)))
+        list(evidence_blocks(huge, FeatureMap((28, 28)), sample.images, np.arange(5)))
 
 
 # Fourier features
@@ -270,7 +269,7 @@ def test_smoothing_spreads_a_pixel_like_a_normal_distribution(width: float) -> N
 def test_the_gain_grows_with_the_dimension_up_to_its_limit() -> None:
     found = [fourier(dimension, (2, 2)).gain for dimension in (1, 1000, 100_000)]
     assert found == pytest.approx([400 / 1001, 200, 400 / 1.01])
-    assert pixel_features((28, 28)).gain == 1
+    assert FeatureMap((28, 28)).gain == 1
 
 
 def test_fourier_features_have_their_own_random_stream() -> None:
@@ -391,7 +390,7 @@ def test_a_random_stage_is_random_in_training_only(
         runs.append(state.last.weights.tobytes())
     assert runs[0] == runs[1]
     assert state.history[-1].train_loss > 1.5  # the noise prevents learning
-    rows, pixels = np.arange(20), pixel_features((28, 28))
+    rows, pixels = np.arange(20), FeatureMap((28, 28))
     ((_, found),) = evidence_blocks(state.model, state.features, sample.images, rows)
     np.testing.assert_array_equal(found, evidence_of(state.model, pixels, sample.images[rows]))
 

@@ -21,7 +21,7 @@ from softmax_cli.errors import ConfigError
 from softmax_cli.features import FeatureMap
 from softmax_cli.model import Floats, Model
 from softmax_cli.solvers import newton
-from softmax_cli.solvers.objective import Objective, Progress, Step, solver_module
+from softmax_cli.solvers.objective import Objective, SolverStart, Step, solver_module
 from softmax_cli.training import State, fit, has_converged, start
 from tests.helpers import assert_fails
 
@@ -137,7 +137,7 @@ def test_solvers_converge_on_rows_of_floats(solver: str, tolerance: float, weigh
     target = Objective(FeatureMap((8,), (), 1.0), x, labels, np.arange(900), 1e-2, sample_weights=weights)
     config = TrainConfig(solver=solver, epochs=100, l2=1e-2, learning_rate=0.1)
     zeros = Model.zeros(8, 3)
-    steps: list[Step] = list(solver_module(solver).solve(target, config, Progress(zeros, zeros, 0)))
+    steps: list[Step] = list(solver_module(solver).solve(target, config, SolverStart(zeros, zeros, 0)))
     least = optimum(x.astype(float), labels, 1e-2, one)
     found = objective(x.astype(float), labels, steps[-1].model, 1e-2, one)
     assert least * (1 - 1e-6) <= found <= least * (1 + tolerance)

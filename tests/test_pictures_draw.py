@@ -13,7 +13,7 @@ from softmax_cli.config import TrainConfig
 from softmax_cli.data.dataset import Dataset
 from softmax_cli.data.download import Source
 from softmax_cli.data.loading import load_dataset
-from softmax_cli.features import evidence_of, pixel_features
+from softmax_cli.features import FeatureMap, evidence_of
 from softmax_cli.model import Model
 from softmax_cli.pictures import draw_digit, draw_plain, prepare_picture
 from softmax_cli.pictures.digit import STROKE, looks_drawn, stroke_width
@@ -35,7 +35,7 @@ def enlarged(image: Gray, times: int = 10) -> Gray:
 def predictions(model: Model, images: list[Gray]) -> NDArray[np.intp]:
     """Return the class of each image."""
     found = np.stack(images)
-    return np.asarray(evidence_of(model, pixel_features(SHAPE), found).argmax(axis=1))
+    return np.asarray(evidence_of(model, FeatureMap(SHAPE), found).argmax(axis=1))
 
 
 def centre_of_mass(image: Gray) -> tuple[float, float]:

@@ -26,7 +26,7 @@ from softmax_cli.features.deskew import deskew
 from softmax_cli.metrics import Scores, score, total
 from softmax_cli.model import Model, loss_and_gradient, penalty
 from softmax_cli.solvers import sgd
-from softmax_cli.solvers.objective import Objective, Progress, Step
+from softmax_cli.solvers.objective import Objective, SolverStart, Step
 from softmax_cli.solvers.sgd import learning_rate, steps_per_epoch
 from softmax_cli.training import State, fit, has_converged, is_complete, start
 
@@ -504,7 +504,7 @@ def test_newton_reaches_the_optimum_for_other_features(sample: Dataset, text: st
 def test_a_registered_solver_trains_through_fit(tiny: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """The registry has its properties; the module in `softmax_cli.solvers` has `solve` and `memory`."""
 
-    def solve(objective: Objective, config: TrainConfig, begun: Progress) -> Iterator[Step]:
+    def solve(objective: Objective, config: TrainConfig, begun: SolverStart) -> Iterator[Step]:
         model = begun.model
         for _ in range(begun.epoch, config.epochs):
             value = objective.full(model)

@@ -14,7 +14,7 @@ from softmax_cli.cli.terminal import bars, escape, half_blocks, signed_picture, 
 
 if TYPE_CHECKING:
     from softmax_cli.classifier import Answer, Classifier, Prediction
-    from softmax_cli.classifier import Source as Picture
+    from softmax_cli.classifier import PictureSource as Picture
     from softmax_cli.errors import ImageError
     from softmax_cli.pictures import Prepared
 

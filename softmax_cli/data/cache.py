@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from softmax_cli.data.catalog import FILE_NAMES, Entry, IdxFile
 from softmax_cli.data.download import Source, fetch
-from softmax_cli.data.place import cache_folder as cache_folder
 from softmax_cli.data.readers import ReadOptions
 from softmax_cli.data.readers.idx import encode_header, kind_of, read_idx
 from softmax_cli.errors import ConfigError, DataError, DownloadError, OutputError

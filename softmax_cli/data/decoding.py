@@ -42,7 +42,7 @@ LIGHT = 127
 """Tone of the border above which a picture is dark on light."""
 
 Gray = NDArray[np.uint8]
-Source = Path | bytes
+Picture = Path | bytes
 
 
 class Look(NamedTuple):
@@ -61,7 +61,7 @@ class Look(NamedTuple):
     problem: str = ""
 
 
-def decode_pictures(sources: Sequence[Source], options: ReadOptions) -> tuple[Gray, NDArray[np.bool_]]:
+def decode_pictures(sources: Sequence[Picture], options: ReadOptions) -> tuple[Gray, NDArray[np.bool_]]:
     """Return images (n, rows, cols) of the pictures that can be read, and which these are, (N,).
 
     `sources` are paths or contents of files. Their common size is ``options.image_size``, or the most
@@ -93,7 +93,7 @@ def decode_pictures(sources: Sequence[Source], options: ReadOptions) -> tuple[Gr
     return images, readable
 
 
-def find_size(sources: Sequence[Source]) -> tuple[int, int]:
+def find_size(sources: Sequence[Picture]) -> tuple[int, int]:
     """Return the common size of the pictures that can be read (see `common_size`)."""
     sizes = [look.size for look in _look_at_all(sources) if not look.problem]
     if not sizes:
@@ -109,7 +109,7 @@ def common_size(sizes: list[tuple[int, int]]) -> tuple[int, int]:
     return max(1, round(rows * scale)), max(1, round(cols * scale))
 
 
-def _look_at_all(sources: Sequence[Source]) -> list[Look]:
+def _look_at_all(sources: Sequence[Picture]) -> list[Look]:
     """Return what is known of each picture; simple PNG files are decoded together."""
     looks: list[Look | None] = [None] * len(sources)
     simple: dict[tuple[int, ...], tuple[list[int], list[Gray]]] = {}
@@ -127,7 +127,7 @@ def _look_at_all(sources: Sequence[Source]) -> list[Look]:
     return [look for look in looks if look is not None]
 
 
-def _content(source: Source) -> bytes:
+def _content(source: Picture) -> bytes:
     """Return the beginning of a file that may be a small picture; nothing if it cannot be read."""
     if isinstance(source, bytes):
         return source[:SMALL_FILE]
@@ -138,7 +138,7 @@ def _content(source: Source) -> bytes:
         return b""  # `_look` reports the reason
 
 
-def _look(source: Source) -> Look:
+def _look(source: Picture) -> Look:
     try:
         return _describe(np.asarray(read_luminance(source).gray))
     except ImageError as error:
@@ -152,17 +152,17 @@ def _describe(gray: Gray) -> Look:
     return Look(size, bool(is_light), gray if max(size) <= LARGEST_SIDE else None)
 
 
-def _draw_all(sources: Sequence[Source], size: tuple[int, int], is_digit: bool) -> list[Gray]:
+def _draw_all(sources: Sequence[Picture], size: tuple[int, int], is_digit: bool) -> list[Gray]:
     return [_draw(source, size, is_digit) for source in sources]
 
 
-def _draw(source: Source, size: tuple[int, int], is_digit: bool) -> Gray:
+def _draw(source: Picture, size: tuple[int, int], is_digit: bool) -> Gray:
     if is_digit:
         return prepare_picture(source, size, "digit").image
     return draw_plain(np.asarray(read_luminance(source).gray), size, invert=False).image
 
 
-def _check(sources: Sequence[Source], looks: list[Look], skip_bad: bool) -> NDArray[np.bool_]:
+def _check(sources: Sequence[Picture], looks: list[Look], skip_bad: bool) -> NDArray[np.bool_]:
     """Return which pictures can be read, (N,); raise `DataError` if that is not enough."""
     problems = [look.problem for look in looks if look.problem]
     if problems:
@@ -174,7 +174,9 @@ def _check(sources: Sequence[Source], looks: list[Look], skip_bad: bool) -> NDAr
     return np.array([not look.problem for look in looks])
 
 
-def _map_processes(function: Callable[[Sequence[Source]], list[Any]], sources: Sequence[Source]) -> list[Any]:
+def _map_processes(
+    function: Callable[[Sequence[Picture]], list[Any]], sources: Sequence[Picture]
+) -> list[Any]:
     """Return the results of a function of this module, computed by a process per core if that pays."""
     count = min(cores(), -(-len(sources) // FEW))
     if count < 2 or not sys.executable:
@@ -184,7 +186,7 @@ def _map_processes(function: Callable[[Sequence[Source]], list[Any]], sources: S
     return [result for results in map_ordered(partial(_run_child, function), parts) for result in results]
 
 
-def _run_child(function: Callable[[Sequence[Source]], list[Any]], sources: Sequence[Source]) -> list[Any]:
+def _run_child(function: Callable[[Sequence[Picture]], list[Any]], sources: Sequence[Picture]) -> list[Any]:
     line = [sys.executable, "-c", f"from {__name__} import serve; serve()"]
     call = pickle.dumps((function, list(sources)))
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

@@ -218,11 +218,6 @@ def feature_dtype(images: NDArray[Any]) -> Any:
     return np.float64 if images.dtype == np.float64 else np.float32
 
 
-def pixel_features(input_shape: Shape) -> FeatureMap:
-    """Return the feature map of raw pixels."""
-    return FeatureMap(input_shape)
-
-
 def stage_class(name: str) -> type[Stage]:
     """Return the class of the feature stage of that name."""
     found: type[Stage] = import_module(f"softmax_cli.features.{name}").STAGE

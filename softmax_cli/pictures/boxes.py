@@ -4,7 +4,7 @@ import io
 from collections.abc import Iterable
 
 from softmax_cli.pictures.prepared import Box
-from softmax_cli.pictures.read import Source, read_colours
+from softmax_cli.pictures.read import PictureSource, read_colours
 
 SIDE = 2048
 """Longest side of the copy, in pixels; larger pictures are reduced."""
@@ -12,7 +12,7 @@ SIDE = 2048
 COLOUR = (214, 39, 40)
 
 
-def draw_boxes(source: Source, marks: Iterable[tuple[Box, str]]) -> bytes:
+def draw_boxes(source: PictureSource, marks: Iterable[tuple[Box, str]]) -> bytes:
     """Return an upright copy of a picture, with boxes and a text above each, as the bytes of a PNG file.
 
     Args:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from softmax_cli.pictures.resize import centre_of_mass, fit, place
+from softmax_cli.pictures.resize import centre_of_mass, fit_longest, place
 
 Floats = NDArray[np.float64]
 Gray = NDArray[np.uint8]
@@ -41,7 +41,7 @@ def draw_ink(ink: NDArray[Any], shape: tuple[int, int]) -> Gray:
 
 def draw_strokes(strokes: Floats, shape: tuple[int, int]) -> Gray:
     """Return strokes of normal width (h, w) as an image (rows, cols) of the data set."""
-    small = fit(strokes, box_side(shape))
+    small = fit_longest(strokes, box_side(shape))
     return rounded(place(small, shape) * (255 / small.max()))
 
 
@@ -74,7 +74,7 @@ def normalise_stroke(ink: NDArray[Any]) -> Floats:
 
     The result is about 60 pixels long.
     """
-    full = np.pad(fit(ink, FINE * BOX), MARGIN)
+    full = np.pad(fit_longest(ink, FINE * BOX), MARGIN)
     body = np.percentile(full[full > 0.3 * full.max()], 75)
     mask = np.clip(4 * (np.clip(full / body, 0, 1) - 0.5) + 0.5, 0, 1)
     width = stroke_width(mask)

@@ -9,7 +9,7 @@ from softmax_cli.pictures.page import crop_page
 from softmax_cli.pictures.paper import border_tone, find_ink
 from softmax_cli.pictures.plain import draw_plain
 from softmax_cli.pictures.prepared import Box, Gray, Prepared
-from softmax_cli.pictures.read import Luminance, Source, read_luminance
+from softmax_cli.pictures.read import Luminance, PictureSource, read_luminance
 from softmax_cli.pictures.segment import (
     Confidence,
     box_of,
@@ -38,7 +38,7 @@ BLANK = "the picture is blank"
 
 
 def prepare_picture(
-    source: Source, shape: tuple[int, int], preparation: str, invert: bool | None = None
+    source: PictureSource, shape: tuple[int, int], preparation: str, invert: bool | None = None
 ) -> Prepared:
     """Read a picture and draw it as the images of a data set.
 
@@ -86,7 +86,7 @@ DRAW = {"digit": draw_digit, "plain": draw_plain}
 
 
 def find_digits(
-    source: Source,
+    source: PictureSource,
     shape: tuple[int, int],
     invert: bool | None = None,
     confidence: Confidence | None = None,

@@ -36,7 +36,7 @@ ORIENTATION = 0x0112
 """EXIF tag of the orientation."""
 
 Gray = NDArray[np.uint8]
-Source = str | Path | bytes
+PictureSource = str | Path | bytes
 
 
 class Luminance(NamedTuple):
@@ -47,7 +47,7 @@ class Luminance(NamedTuple):
     scale: float = 1.0
 
 
-def read_luminance(source: Source, side: int = WORKING_SIDE) -> Luminance:
+def read_luminance(source: PictureSource, side: int = WORKING_SIDE) -> Luminance:
     """Return the luminance of a picture.
 
     Args:
@@ -62,7 +62,7 @@ def read_luminance(source: Source, side: int = WORKING_SIDE) -> Luminance:
     return Luminance(gray, ("turned upright",) * turned + steps, longest / max(gray.shape))
 
 
-def read_colours(source: Source, side: int) -> tuple[NDArray[np.uint8], float]:
+def read_colours(source: PictureSource, side: int) -> tuple[NDArray[np.uint8], float]:
     """Return the colours (h, w, 3) of a picture over white, and pixels of the file per pixel.
 
     Arguments and errors are those of `read_luminance`.
@@ -74,7 +74,7 @@ def read_colours(source: Source, side: int) -> tuple[NDArray[np.uint8], float]:
     return np.repeat(planes, 3 // planes.shape[2], axis=2), longest / max(planes.shape[:2])
 
 
-def _read_planes(source: Source, side: int) -> tuple[NDArray[np.uint8], bool, int]:
+def _read_planes(source: PictureSource, side: int) -> tuple[NDArray[np.uint8], bool, int]:
     """Return what `_decode` returns for a file; raise `ImageError` if it cannot be read."""
     name = "the picture" if isinstance(source, bytes) else str(source)
     content = _read_bytes(source, name)
@@ -108,7 +108,7 @@ _DAMAGED = (
 """Errors that Pillow raises for damaged files."""
 
 
-def _read_bytes(source: Source, name: str) -> bytes:
+def _read_bytes(source: PictureSource, name: str) -> bytes:
     if isinstance(source, bytes):
         content = source
     else:

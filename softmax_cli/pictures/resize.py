@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
-def fit(picture: NDArray[Any], longest: int) -> Floats:
+def fit_longest(picture: NDArray[Any], longest: int) -> Floats:
     """Resize a picture to `longest` pixels along its longest side.
 
     The proportions are kept.

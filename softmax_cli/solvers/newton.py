@@ -30,7 +30,7 @@ from softmax_cli.config import SOLVERS, TrainConfig
 from softmax_cli.errors import DivergenceError
 from softmax_cli.model import Floats, Model
 from softmax_cli.solvers import sgd
-from softmax_cli.solvers.objective import Objective, Progress, Step, Stopped, divergence
+from softmax_cli.solvers.objective import Objective, SolverStart, Step, Stopped, divergence
 
 WARM_UP = 470
 """Smallest number of steps of gradient descent at the start: two epochs of MNIST."""
@@ -104,7 +104,7 @@ def memory(features: int, classes: int) -> int:
     return (classes + COPIES) * (features + 1) ** 2 * 4
 
 
-def solve(objective: Objective, config: TrainConfig, start: Progress) -> Iterator[Step]:
+def solve(objective: Objective, config: TrainConfig, start: SolverStart) -> Iterator[Step]:
     """Yield a step for each iteration.
 
     It ends after ``config.epochs`` iterations, or when float32 precision limits the progress.
@@ -118,7 +118,7 @@ def solve(objective: Objective, config: TrainConfig, start: Progress) -> Iterato
         return
 
 
-def _iterate(objective: Objective, config: TrainConfig, start: Progress) -> Iterator[Step]:
+def _iterate(objective: Objective, config: TrainConfig, start: SolverStart) -> Iterator[Step]:
     tolerance = SOLVERS[config.solver].tolerance or 0.0
     steps = _descend(objective, config, start)
     for iteration in range(start.epoch + 1, config.epochs + 1):
@@ -149,7 +149,7 @@ def _polish(reached: Reached, steps: Iterator[Reached], tolerance: float) -> Rea
     return reached
 
 
-def _descend(objective: Objective, config: TrainConfig, start: Progress) -> Iterator[Reached]:
+def _descend(objective: Objective, config: TrainConfig, start: SolverStart) -> Iterator[Reached]:
     """Yield what each step of L-BFGS reaches, without end."""
     point = evaluate_objective(objective, _join(start.model))
     if not start.epoch:

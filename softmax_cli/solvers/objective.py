@@ -207,7 +207,7 @@ class Objective:
         return x
 
 
-class Progress(NamedTuple):
+class SolverStart(NamedTuple):
     """The start of a solver: parameters, velocity, and number of finished epochs."""
 
     model: Model
@@ -240,7 +240,7 @@ class Step(NamedTuple):
 class Solver(Protocol):
     """The interface of a solver's module."""
 
-    def solve(self, objective: Objective, config: TrainConfig, start: Progress) -> Iterator[Step]:
+    def solve(self, objective: Objective, config: TrainConfig, start: SolverStart) -> Iterator[Step]:
         """Yield a step for each epoch from ``start.epoch + 1`` to ``config.epochs``.
 
         It returns if `Stopped` is raised (by ``objective.report``), and drops the unfinished epoch. Arguments

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from softmax_cli.backend import memory_size
 from softmax_cli.config import TrainConfig
 from softmax_cli.model import Model
-from softmax_cli.solvers.objective import Objective, Progress, Step, Stopped, divergence
+from softmax_cli.solvers.objective import Objective, SolverStart, Step, Stopped, divergence
 
 SHUFFLE_BLOCK = 2**30
 """Bytes of images that are shuffled at a time if all of them do not fit in memory."""
@@ -48,7 +48,7 @@ def memory(features: int, classes: int) -> int:
     return 3 * 4 * (features + 1) * classes
 
 
-def solve(objective: Objective, config: TrainConfig, start: Progress) -> Iterator[Step]:
+def solve(objective: Objective, config: TrainConfig, start: SolverStart) -> Iterator[Step]:
     """Yield a step for each epoch.
 
     The order of the images in epoch 1, 2, ... is drawn by ``default_rng((seed, epoch))``. Arguments and

@@ -49,35 +49,23 @@ def test_l9_a_closed_pipe_or_stderr_is_no_failure() -> None:
     assert (shell("softmax --help | true").returncode, shell("softmax --help 2>&-").returncode) == (0, 0)
 
 
+def complete(words: str) -> subprocess.CompletedProcess[str]:
+    """Run the completion of bash for a command line whose last word is being typed."""
+    count = len(words.split(" ")) - 1
+    asked = {"_SOFTMAX_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(count)}
+    code = "from softmax_cli.cli.main import main; main(prog_name='softmax')"
+    line = [sys.executable, "-c", code]
+    return subprocess.run(line, env=os.environ | asked, capture_output=True, text=True, check=False)
+
+
 @pytest.mark.parametrize("words", ["softmax trian --", "softmax nonsense ", "softmax --bad tra"])
 def test_l14_completion_after_a_typo_prints_nothing(words: str) -> None:
-    environment = {
-        "_SOFTMAX_COMPLETE": "bash_complete",
-        "COMP_WORDS": words,
-        "COMP_CWORD": str(len(words.split(" ")) - 1),
-    }
-    code = "from softmax_cli.cli.main import main; main(prog_name='softmax')"
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    result = complete(words)
     assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_l14_commands_are_completed() -> None:
-    environment = {"_SOFTMAX_COMPLETE": "bash_complete", "COMP_WORDS": "softmax tr", "COMP_CWORD": "1"}
-    code = "from softmax_cli.cli.main import main; main(prog_name='softmax')"
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.stdout == "plain,train\n"
+    assert complete("softmax tr").stdout == "plain,train\n"
 
 
 # L13: threads and limits of containers

@@ -124,8 +124,8 @@ def read_idx(path: Path, kind: str) -> NDArray[Any]:
 
     `kind` is ``images``, shape (n, rows, cols), or ``labels``, shape (n,).
 
-    A plain file of uint8 is memory-mapped. A compressed file, which its content tells, is inflated, with its
-    CRC checked. Labels come in the smallest unsigned type that holds them.
+    A plain file of uint8 is memory-mapped. A gzip file, recognised by its content, is inflated, with
+    its CRC checked. Labels come in the smallest unsigned type that holds them.
 
     Raises:
         DataError: The file is not exactly what its header declares. Nothing large is allocated before that
