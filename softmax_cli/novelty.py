@@ -58,7 +58,7 @@ def fit_novelty(
         return None
     generator = np.random.default_rng((seed, 0, 4))
     fitted, checked = (_draw(generator, some) for some in (rows, validation if len(validation) else rows))
-    if len(np.unique(data.labels[fitted])) < len(data.class_names):
+    if not np.bincount(data.labels[fitted], minlength=len(data.class_names)).all():
         return None
     found = fit_reference(pooled(data.images[fitted]), data.labels[fitted], DIRECTIONS)
     means, directions, variances = (np.asarray(part, np.float32) for part in found[:3])
