@@ -1,4 +1,4 @@
-"""A training run: start or resume, save every epoch, back up, write a log."""
+"""A training run: start or resume, save the epochs, back up, write a log."""
 
 import json
 import logging
@@ -23,6 +23,9 @@ from softmax_cli.regularization import PathPoint, choose_l2
 from softmax_cli.training import Epoch, fit, has_converged, is_complete, split_rows, start
 
 log = logging.getLogger(__name__)
+
+SAVE_INTERVAL = 0.5
+"""Seconds after a save before an epoch is saved again, except at the end: a save waits for the disk."""
 
 LOG_START = b'{"epoch":'
 """First bytes of every log."""
@@ -65,7 +68,7 @@ def train(
     data: Dataset | None = None,
     source: Source | None = None,
 ) -> Checkpoint:
-    """Train a model, save it after every epoch, and return the final checkpoint.
+    """Train a model, save it as it advances, and return the final checkpoint.
 
     Args:
         config: The configuration; by default, all defaults.
@@ -168,9 +171,11 @@ def _data_to_resume(checkpoint: Checkpoint, dataset: str, source: Source) -> Dat
 
 
 def run_epochs(run: Run, on_progress: Callable[[int], bool] = lambda images: False) -> Iterator[Checkpoint]:
-    """Train to the end; save, log and yield the checkpoint after every epoch.
+    """Train to the end; yield the checkpoint after every epoch.
 
-    A new run first backs up the file at its output and saves its untrained model. `on_progress` is that of
+    A new run first backs up the file at its output and saves its untrained model. An epoch is saved and
+    logged if the last save was at least `SAVE_INTERVAL` ago. Whatever ends the run, the last finished epoch
+    is saved; only if the process is killed are the epochs since the last save lost. `on_progress` is that of
     `fit`. At the end, the locks of the run are released.
     """
     try:
@@ -235,14 +240,29 @@ def _record_in(line: bytes) -> str | None:
 
 
 def _train(run: Run, data: Dataset, on_progress: Callable[[int], bool]) -> Iterator[Checkpoint]:
-    checkpoint, started = run.checkpoint, time.perf_counter()
-    for state in fit(checkpoint.config, data, checkpoint.state, on_progress):
-        seconds = time.perf_counter() - started
-        checkpoint = checkpoint.advance(state, seconds)
-        save_checkpoint(run.output, checkpoint)
-        _write_log(run.log_file, _log_line(_record(checkpoint, state.history[-1]), seconds), "a")
-        yield checkpoint
-        started = time.perf_counter()
+    checkpoint, lines = run.checkpoint, list[str]()
+    started = saved = time.perf_counter()
+    try:
+        for state in fit(checkpoint.config, data, checkpoint.state, on_progress):
+            now = time.perf_counter()
+            checkpoint = checkpoint.advance(state, now - started)
+            lines.append(_log_line(_record(checkpoint, state.history[-1]), now - started))
+            if now - saved >= SAVE_INTERVAL:
+                _save(run, checkpoint, lines)
+                saved = now
+            yield checkpoint
+            started = time.perf_counter()
+    finally:
+        if lines:
+            _save(run, checkpoint, lines)
+
+
+def _save(run: Run, checkpoint: Checkpoint, lines: list[str]) -> None:
+    """Save the checkpoint, then move the lines to the log; on an error, they are dropped."""
+    text = "".join(lines)
+    lines.clear()
+    save_checkpoint(run.output, checkpoint)
+    _write_log(run.log_file, text, "a")
 
 
 def describe_run(checkpoint: Checkpoint, run: Run) -> dict[str, Any]:
