@@ -3,6 +3,7 @@
 import argparse
 import itertools
 import json
+import math
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,9 @@ LOADS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     cases.BUSY: measure.one_core_busy,
 }
 
+EVALUATION = 1.5
+"""Expected seconds to evaluate the result of a case, which are not measured."""
+
 Round = tuple[Case, int]
 Paths = dict[str, str]
 
@@ -38,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if rounds:
             where = paths(options.data.resolve(), Path(work))
             prepare(where)
-            measure_all(rounds, setup, where, file)
+            measure_all(rounds, setup, where, file, options.limit)
     report.write(options.output, table, setup, records.load(file))
     say(f"wrote {options.output / 'RESULTS.md'}")
 
@@ -50,6 +54,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--baseline", type=Path, help="command `softmax` of another version to compare with")
     parser.add_argument("--section", nargs="+", choices=report.SECTIONS, help="parts to measure [all]")
     parser.add_argument("--runs", type=int, default=sys.maxsize, help="largest number of runs of each case")
+    parser.add_argument(
+        "--limit", type=float, default=300, help="largest number of seconds of a process [300]"
+    )
     parser.add_argument("--output", type=Path, default=HERE, help="folder of the results")
     return parser.parse_args(arguments)
 
@@ -110,31 +117,35 @@ def prepare(where: Paths) -> None:
     untimed([where["python"], str(HERE / "prepare.py"), where["mnist"], where["work"]])
 
 
-def measure_all(rounds: Sequence[Round], setup: Record, where: Paths, file: Path) -> None:
+def measure_all(rounds: Sequence[Round], setup: Record, where: Paths, file: Path, limit: float) -> None:
     """Measure and record all rounds, with a line of progress for each."""
-    seconds = {records.name(record): record["seconds"] for record in records.load(file)}
-    expected = [seconds.get(records.name(records.key(case)), case.seconds) for case, _ in rounds]
+    seen = {records.name(record): record["seconds"] for record in records.load(file)}
     for done, (case, number) in enumerate(rounds):
-        left = timedelta(
-            seconds=round(sum(expected[done:]) + 1.5 * sum(bool(c.result) for c, _ in rounds[done:]))
-        )
+        left = timedelta(seconds=round(sum(expected(rest, seen) for rest, _ in rounds[done:])))
         title = (
             f"[{done + 1}/{len(rounds)}, {left} left] {case.section}: {case.title} {case.variant}".rstrip()
         )
-        result = measure_case(case, number, where)
+        result = measure_case(case, number, where, limit)
         say(f"{title}, round {number + 1}: {describe(result)}")
         if not result["failure"].startswith("failed"):
-            records.append(file, records.key(case) | {"round": number, "setup": setup} | result)
+            found = records.key(case) | {"round": number, "setup": setup} | result
+            seen[records.name(found)] = result["seconds"]
+            records.append(file, found)
 
 
-def measure_case(case: Case, number: int, where: Paths) -> Record:
+def expected(case: Case, seen: dict[records.Name, float]) -> float:
+    """Return the expected seconds of a round: those of the last one, and of the evaluation of the result."""
+    return seen.get(records.name(records.key(case)), case.seconds) + EVALUATION * bool(case.result)
+
+
+def measure_case(case: Case, number: int, where: Paths, limit: float) -> Record:
     """Run the commands of a case, and evaluate their result."""
     for path in Path(where["work"]).glob("output.*"):
         path.unlink()
     load, runs = getloadavg()[0], []
     with LOADS[case.load]():
         for command in case.commands:
-            runs.append(measure.run([part.format(**where, round=number) for part in command], cases.LIMIT))
+            runs.append(measure.run([part.format(**where, round=number) for part in command], limit))
             if runs[-1].failure:
                 break
     measured = {
@@ -170,7 +181,7 @@ def describe(result: Record) -> str:
 
 def untimed(command: Sequence[str]) -> str:
     """Run a command that is not measured, and return its output."""
-    found = measure.run(command, cases.LIMIT)
+    found = measure.run(command, math.inf)
     if found.failure:
         sys.exit(f"{' '.join(command)} {found.failure}")
     return found.output
@@ -182,4 +193,7 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command continues")

@@ -42,7 +42,7 @@ def run(command: Sequence[str], limit: float) -> Run:
             stdin=subprocess.DEVNULL,
             process_group=0,
         )
-        timer = threading.Timer(limit, _kill, [process.pid])
+        timer = threading.Timer(min(limit, threading.TIMEOUT_MAX), _kill, [process.pid])
         timer.start()
         try:
             _, status, usage = os.wait4(process.pid, 0)

@@ -18,6 +18,9 @@ MEASURED = ("softmax_cli", "configs")
 
 PACKAGES = ("numpy", "scikit-learn", "scikit-learn-intelex", "torch")
 
+Name = tuple[str, str, str]
+"""Section, title and variant of a case."""
+
 Record = dict[str, Any]
 """A measurement: the setup, the case, the round, and what was measured."""
 
@@ -92,7 +95,7 @@ def key(case: Case) -> Record:
     }
 
 
-def name(record: Record) -> tuple[str, str, str]:
+def name(record: Record) -> Name:
     """Return the name of a case, without its commands."""
     return record["section"], record["title"], record["variant"]
 
