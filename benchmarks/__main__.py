@@ -55,7 +55,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--section", nargs="+", choices=report.SECTIONS, help="parts to measure [all]")
     parser.add_argument("--runs", type=int, default=sys.maxsize, help="largest number of runs of each case")
     parser.add_argument(
-        "--limit", type=float, default=300, help="largest number of seconds of a process [300]"
+        "--limit", type=float, default=420, help="largest number of seconds of a process [420]"
     )
     parser.add_argument("--output", type=Path, default=HERE, help="folder of the results")
     return parser.parse_args(arguments)

@@ -114,11 +114,11 @@ def accuracy() -> Iterator[Case]:
         commands = (train("--config", name, seed="{round}"), evaluate("{output}"))
         yield Case("accuracy", f"softmax, {name}", commands, 3, seconds, result="stdout")
     for title, package, command, seconds in (
-        ("k nearest neighbours, k = 3", SKLEARN, peer("sklearn_neighbors", 3), 20),
-        ("Nyström, 500 features", SKLEARN, peer("sklearn_nystroem", 500), 20),
-        ("Nyström, 2000 features", SKLEARN, peer("sklearn_nystroem", 2000), 60),
-        ("SVC, Gaussian kernel", SKLEARN, peer("sklearn_svc", 5), 240),
-        ("SVC of scikit-learn-intelex", SKLEARNEX, peer("sklearnex_svc", 5), 60),
+        ("Nyström, 500 features", SKLEARN, peer("sklearn_nystroem", 500), 8),
+        ("Nyström, 2000 features", SKLEARN, peer("sklearn_nystroem", 2000), 30),
+        ("k nearest neighbours", SKLEARN, peer("sklearn_neighbors", 3), 15),
+        ("SVC, scikit-learn", SKLEARN, peer("sklearn_svc", 5), 300),
+        ("SVC, scikit-learn-intelex", SKLEARNEX, peer("sklearnex_svc", 5), 45),
     ):
         yield Case("accuracy", title, (command,), 1, seconds, package, result="file")
 

@@ -9,6 +9,9 @@ import json
 import sys
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+Point = tuple[str, float, float]
 
 SOFTMAX, OTHERS = "#2f81f7", "#808080"
 STYLE = {
@@ -24,17 +27,14 @@ STYLE = {
 }
 
 
-def main(output: str, points: list[tuple[str, float, float]]) -> None:
+def main(output: str, points: list[Point]) -> None:
     """Save the plot; both axes are logarithmic."""
     plt.rcParams.update(STYLE)
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    ours = [(seconds, 100 - 100 * accuracy) for title, seconds, accuracy in points if is_ours(title)]
-    axes.plot(*zip(*ours, strict=True), color=SOFTMAX, marker="o", markersize=5)
-    for title, seconds, accuracy in points:
-        color = SOFTMAX if is_ours(title) else OTHERS
-        error = 100 - 100 * accuracy
-        axes.plot(seconds, error, color=color, marker="o", markersize=5)
-        axes.annotate(title, (seconds, error), (6, 4), textcoords="offset points", color=color)
+    ours, others = ([point for point in points if is_ours(point[0]) == kind] for kind in (True, False))
+    draw(axes, ours, SOFTMAX, "-")
+    draw(axes, others[::2], OTHERS, "none")
+    draw(axes, others[1::2], OTHERS, "none", below=True)
     axes.set(
         xscale="log",
         yscale="log",
@@ -46,6 +46,18 @@ def main(output: str, points: list[tuple[str, float, float]]) -> None:
     axes.set_yticks([0.5, 1, 2, 5, 10])
     axes.minorticks_off()
     figure.savefig(output, transparent=True, metadata={"Date": None})
+
+
+def draw(axes: Axes, points: list[Point], color: str, line: str, below: bool = False) -> None:
+    """Draw points with their titles above or below them, and a line through them."""
+    errors = [100 - 100 * accuracy for _, _, accuracy in points]
+    axes.plot(
+        [seconds for _, seconds, _ in points], errors, linestyle=line, color=color, marker="o", markersize=5
+    )
+    for (title, seconds, _), error in zip(points, errors, strict=True):
+        axes.annotate(
+            title, (seconds, error), (6, -12 if below else 4), textcoords="offset points", color=color
+        )
 
 
 def is_ours(title: str) -> bool:
