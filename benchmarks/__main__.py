@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     table = cases.table(baseline(options.baseline) if options.baseline else None)
     chosen = [case for case in table if not options.section or case.section in options.section]
+    options.output.mkdir(parents=True, exist_ok=True)
     setup, file = records.setup(), options.output / "results.jsonl"
     rounds = remaining(order(chosen, options.runs), setup, records.load(file))
     with tempfile.TemporaryDirectory() as work:
@@ -58,12 +59,19 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--limit", type=float, default=420, help="largest number of seconds of a process [420]"
     )
     parser.add_argument("--output", type=Path, default=HERE, help="folder of the results")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if not (options.data / "mnist").is_dir():
+        parser.error(f"{options.data / 'mnist'} is not a folder; softmax download --data-dir {options.data}")
+    if options.baseline and not options.baseline.is_file():
+        parser.error(
+            f"--baseline {options.baseline}: no such file; name the command softmax of another version"
+        )
+    return options
 
 
 def baseline(softmax: Path) -> tuple[str, str]:
     """Return the path and the name of another version, such as "softmax 0.1.0"."""
-    return str(softmax.absolute()), untimed([str(softmax), "--version"]).strip()
+    return str(softmax.absolute()), untimed([str(softmax), "--version"])
 
 
 def order(chosen: Sequence[Case], runs: int) -> Iterator[Round]:
@@ -105,9 +113,8 @@ def prepare(where: Paths) -> None:
 
     The first training also unpacks the files of MNIST and verifies their digests.
     """
-    package = Path(
-        untimed([where["python"], "-c", "import softmax_cli; print(softmax_cli.__file__)"]).strip()
-    )
+    script = "import softmax_cli; print(softmax_cli.__file__)"
+    package = Path(untimed([where["python"], "-P", "-c", script]))  # -P: not from the current folder
     if not package.is_relative_to(HERE.parent):
         sys.exit(f"softmax is imported from {package.parent}: pip install --editable {HERE.parent}")
     for name in ("quick", "best"):

@@ -254,8 +254,13 @@ def cluster(file: Path) -> list[str]:
         "",
         "## Many machines",
         "",
-        *grid(heads, [[str(record.get(head, "")) for head in heads] for record in found]),
+        *grid(heads, [[cell(record.get(head, "")) for head in heads] for record in found]),
     ]
+
+
+def cell(value: Any) -> str:
+    """Return a value as text, numbers with at most two decimals."""
+    return f"{value:,.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
 SECTIONS: dict[str, tuple[str, Callable[[Rows], list[str]]]] = {

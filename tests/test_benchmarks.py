@@ -164,6 +164,38 @@ class TestCases:
         assert sum(case.runs * bench.expected(case, {}) for case in TABLE) < 35 * 60
 
 
+class TestCommand:
+    def test_one_call_measures_and_writes_the_page(self, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A second call measures nothing, and writes the same page."""
+        (startup,) = (case for case in TABLE if case.commands == (("{python}", "-c", "import click"),))
+        table = [replace(startup, variant="command"), startup]
+        monkeypatch.setattr(cases, "table", lambda other: table)
+        monkeypatch.setattr(bench, "prepare", lambda where: None)
+        Path("data/mnist").mkdir(parents=True)
+        pages = []
+        for _ in range(2):
+            bench.main(["--data", "data", "--output", "out", "--runs", "1"])
+            pages.append(Path("out/RESULTS.md").read_text("utf-8"))
+        assert "| `softmax --help` |" in pages[0]
+        assert pages[0] == pages[1]
+        assert len(records.load(Path("out/results.jsonl"))) == 2
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--data", "nowhere"], "nowhere/mnist is not a folder"),
+            (["--data", ".", "--baseline", "nothing"], "--baseline nothing: no such file"),
+        ],
+    )
+    def test_wrong_paths_are_found_at_the_start(
+        self, arguments: list[str], message: str, work: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        Path("mnist").mkdir()
+        with pytest.raises(SystemExit):
+            bench.main(arguments)
+        assert message in capsys.readouterr().err
+
+
 class TestReport:
     def page(self, work: Path, known: list[records.Record]) -> list[str]:
         """Return the lines of RESULTS.md."""
@@ -210,11 +242,13 @@ class TestReport:
     def test_every_section_becomes_a_table(self, work: Path) -> None:
         """With all cases measured once, every table has the same number of cells in each line."""
         known = [record(case, 0, 2.0, objective=0.26, accuracy=0.9) for case in TABLE]
-        Path("cluster.jsonl").write_text(json.dumps({"run": "two workers", "seconds": 1.5}) + "\n")
+        Path("cluster.jsonl").write_text(
+            json.dumps({"run": "two workers", "seconds": 1234.501, "MiB": 100}) + "\n"
+        )
         page = self.page(work, known)
         titles = [title for title, _ in report.SECTIONS.values()]
         assert [line[3:] for line in page if line.startswith("## ")] == [*titles, "Many machines"]
         for before, line in pairwise(page):
             if before.startswith("|") and line.startswith("|"):
                 assert line.count("|") == before.count("|")
-        assert "| two workers | 1.5 |" in page
+        assert "| two workers | 1,234.5 | 100 |" in page
