@@ -4,6 +4,7 @@ import argparse
 import itertools
 import json
 import math
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -200,6 +201,7 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main()
     except KeyboardInterrupt:

@@ -13,8 +13,8 @@ from typing import Any
 from benchmarks.cases import Case
 
 ROOT = Path(__file__).resolve().parent.parent
-MEASURED = ("softmax_cli", "configs")
-"""The folders of the program. A change elsewhere does not make measurements invalid."""
+MEASURED = ("softmax_cli", "configs", "benchmarks/peers")
+"""The folders of the programs. A change elsewhere does not make measurements invalid."""
 
 PACKAGES = ("numpy", "scikit-learn", "scikit-learn-intelex", "torch")
 
@@ -56,7 +56,7 @@ def setup() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """Return the last commit of the program, and a digest of the changes that are not committed."""
+    """Return the last commit of the programs, and a digest of the changes that are not committed."""
     found = _git("log", "-1", "--format=%h", "--", *MEASURED)
     changes = _git("diff", "HEAD", "--", *MEASURED)
     return found + (f"+{hashlib.sha256(changes.encode()).hexdigest()[:7]}" if changes else "")

@@ -121,7 +121,7 @@ class TestResume:
 
         subprocess.run(["git", "init", "--quiet"], check=True)
         for folder in records.MEASURED:
-            (work / folder).mkdir()
+            (work / folder).mkdir(parents=True)
         save("softmax_cli/a.py", "1")
         first = records.commit()
         assert len(first) >= 7

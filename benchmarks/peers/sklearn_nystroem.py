@@ -1,7 +1,7 @@
 """scikit-learn's Nystroem features of a Gaussian kernel, and LogisticRegression.
 
-The argument is the number of features. The width of the kernel and C are those with the highest accuracy of a
-few values that were tried.
+The argument is the number of features. The other values gave the highest accuracy with 500 features, of gamma
+0.01 to 0.03, C 1 to 100, and 100 or 300 iterations.
 """
 
 import warnings
@@ -13,10 +13,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 data, output, components = mnist.arguments()
-warnings.simplefilter("ignore", ConvergenceWarning)  # more iterations take longer and gain nothing
+warnings.simplefilter("ignore", ConvergenceWarning)  # runs are stopped at the limit on purpose
 model = make_pipeline(
     Nystroem(gamma=0.02, n_components=components, random_state=0),
-    LogisticRegression(C=10, solver="lbfgs", max_iter=100),
+    LogisticRegression(C=100, solver="lbfgs", max_iter=300),
 )
 model.fit(*mnist.load(data))
 mnist.save_predictions(output, model.predict(mnist.load(data, "t10k")[0]))
