@@ -84,14 +84,14 @@ def optimum() -> Iterator[Case]:
     for target, title, package, command, work, seconds in (
         (1e-3, "softmax, newton", SOFTMAX, newton(3), "3 iterations", 1),
         (1e-3, "softmax, sgd", SOFTMAX, sgd(28), "28 epochs", 3),
-        (1e-3, "scikit-learn-intelex, lbfgs", SKLEARNEX, peer("sklearnex_lbfgs", 92), "92 iterations", 9),
-        (1e-3, "scikit-learn, lbfgs", SKLEARN, peer("sklearn_lbfgs", 160), "160 iterations", 20),
-        (1e-3, "PyTorch, LBFGS", TORCH, peer("torch_lbfgs", 152), "152 iterations", 28),
+        (1e-3, "scikit-learn-intelex, lbfgs", SKLEARNEX, peer("sklearnex_lbfgs", 93), "93 iterations", 9),
+        (1e-3, "scikit-learn, lbfgs", SKLEARN, peer("sklearn_lbfgs", 154), "154 iterations", 20),
+        (1e-3, "PyTorch, LBFGS", TORCH, peer("torch_lbfgs", 154), "154 iterations", 28),
         (1e-4, "softmax, newton", SOFTMAX, newton(4), "4 iterations", 1),
         (1e-4, "softmax, sgd", SOFTMAX, sgd(136), "136 epochs", 12),
-        (1e-4, "scikit-learn-intelex, lbfgs", SKLEARNEX, peer("sklearnex_lbfgs", 125), "125 iterations", 11),
-        (1e-4, "scikit-learn, lbfgs", SKLEARN, peer("sklearn_lbfgs", 208), "208 iterations", 24),
-        (1e-4, "PyTorch, LBFGS", TORCH, peer("torch_lbfgs", 210), "210 iterations", 39),
+        (1e-4, "scikit-learn-intelex, lbfgs", SKLEARNEX, peer("sklearnex_lbfgs", 126), "126 iterations", 11),
+        (1e-4, "scikit-learn, lbfgs", SKLEARN, peer("sklearn_lbfgs", 214), "214 iterations", 24),
+        (1e-4, "PyTorch, LBFGS", TORCH, peer("torch_lbfgs", 212), "212 iterations", 39),
     ):
         runs, within = 5 if seconds == 1 else 3, f"{target:.0e}"
         yield Case(
