@@ -5,6 +5,7 @@ PYTHON ?= python3
 IMAGE ?= tests/pictures/seven.png
 DATA ?= $(HOME)/.cache/softmax
 MODELS ?= model.npz
+BASELINE ?=
 
 BIN := .venv/bin
 SOFTMAX := $(BIN)/softmax
@@ -68,8 +69,8 @@ coverage: .venv/installed-dev  ## lines and branches that the tests run
 	$(BIN)/coverage run --branch --source softmax_cli -m pytest
 	$(BIN)/coverage report --skip-covered --fail-under 95
 
-bench: .venv-bench/installed  ## compare with other trainers (an hour): make bench DATA=FOLDER, with mnist/ in it
-	.venv-bench/bin/python benchmarks/run.py --data '$(DATA)'
+bench: .venv-bench/installed  ## compare with other trainers (40 minutes): make bench DATA=folder BASELINE=softmax
+	.venv-bench/bin/python -m benchmarks --data '$(DATA)' $(if $(BASELINE),--baseline '$(BASELINE)')
 
 pictures-bench: .venv/installed-dev  ## accuracy by kind of picture: make pictures-bench DATA=folder MODELS='a.npz b.npz'
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/pictures.py --data-dir '$(DATA)' $(MODELS)
