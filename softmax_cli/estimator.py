@@ -39,6 +39,7 @@ try:
     from sklearn.utils.metaestimators import available_if
     from sklearn.utils.multiclass import check_classification_targets, unique_labels
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+    from threadpoolctl import threadpool_limits  # scikit-learn needs it, too
 except ImportError as error:
     raise ConfigError(
         "SoftmaxRegression needs scikit-learn 1.6 or newer, which the extra [sklearn] installs: "
@@ -152,7 +153,8 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
                 kept, chosen = hold_out(labels[rows], VALIDATION, config.seed)
                 rows, validation = rows[kept], rows[chosen]
             self._begin(x, rows, weights, config)
-            step = self._solve(self._objective(x, labels, rows, weights, config), config)
+            with threadpool_limits(1, "blas"):  # the package has threads of its own
+                step = self._solve(self._objective(x, labels, rows, weights, config), config)
         except SoftmaxError as error:
             raise ValueError(str(error)) from error
         self._adopt(step.model, step.velocity)
@@ -193,7 +195,8 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
                 self._begin(x, rows, weights, config)
             objective = self._objective(x, labels, rows, weights, config)
             epoch = int(self.n_iter_[0]) + 1
-            step = sgd.run_epoch(objective, config, self._model, self._velocity, epoch, epoch)
+            with threadpool_limits(1, "blas"):  # the package has threads of its own
+                step = sgd.run_epoch(objective, config, self._model, self._velocity, epoch, epoch)
         except SoftmaxError as error:
             raise ValueError(str(error)) from error
         self.n_iter_ = np.array([epoch])

@@ -17,6 +17,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from softmax_cli import SoftmaxRegression, training
 from softmax_cli.checkpoint import Checkpoint
@@ -25,6 +26,7 @@ from softmax_cli.config import TrainConfig
 from softmax_cli.data.dataset import Dataset, hold_out
 from softmax_cli.features.gradients import Gradients
 from softmax_cli.model import cross_entropy
+from softmax_cli.solvers.objective import Objective
 
 Array = np.ndarray[Any, Any]
 
@@ -208,6 +210,25 @@ def test_it_works_inside_of_scikit_learn() -> None:
     assert calibrated.score(x, y) > 0.95
     copy = pickle.loads(pickle.dumps(search.best_estimator_))
     np.testing.assert_array_equal(copy.predict_proba(x), search.predict_proba(x))
+
+
+@pytest.mark.parametrize("solver", ["newton", "sgd"])
+def test_blas_has_one_thread_while_the_package_has_several(
+    solver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads of both kinds at once are several times slower than either."""
+    seen = []
+
+    def report(self: Objective, images: int) -> None:
+        seen.extend(one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas")
+
+    monkeypatch.setattr(Objective, "report", report)
+    with threadpool_limits(2, "blas"):
+        SoftmaxRegression(solver=solver).fit(*load_iris(return_X_y=True))
+        if solver == "sgd":
+            SoftmaxRegression(solver=solver).partial_fit(*load_iris(return_X_y=True), classes=range(3))
+        after = {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}
+    assert (set(seen), after) == ({1}, {2})
 
 
 def test_a_run_that_is_cut_short_warns_and_says_so() -> None:
