@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 IMPATIENT = 3.0
 """Timeout of all mirrors in seconds if the bundled sample can be used instead."""
 
+DARK = 32
+"""Brightest pixel, of 255, up to which the values of a data set probably have another scale."""
+
 TEST_FRACTION = 1 / 6
 """Fraction of the images for testing if a source has no test split."""
 
@@ -133,6 +136,8 @@ def _load_path(path: Path, split: str, source: Source) -> Dataset:
     train, chosen = _read_splits(path, split, reading)
     for name, part in (("train", train), (split, chosen)):
         check_arrays(part.images, part.labels, f"{path}, {name}")
+    if split == "train":
+        _warn_of_dark_images(train.images, path)
     digest = content_digest(train.images, train.labels)
     part_digest = digest if chosen is train else content_digest(chosen.images, chosen.labels)
     images, labels, class_names, preparation, _, names = chosen
@@ -149,6 +154,16 @@ def _load_path(path: Path, split: str, source: Source) -> Dataset:
     if not (known and known.bundled):
         remember_path(digest, path, source)
     return data
+
+
+def _warn_of_dark_images(images: NDArray[np.uint8], path: Path) -> None:
+    brightest = int(images[:: -(-len(images) // 1000)].max())
+    if brightest <= DARK:
+        log.warning(
+            "the brightest pixel in %s is %d of 255, and gradient descent learns slowly from dark images; "
+            "scale the values to 0 to 255, or use --solver newton",
+            *(path, brightest),
+        )
 
 
 def _writable_cache(source: Source) -> Path | None:
