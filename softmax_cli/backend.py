@@ -133,7 +133,7 @@ def map_ordered(
     started are computed by the caller. At most two results more than there are threads exist at a time.
     """
     items = list(items)
-    count = min(workers or cores(), len(items))
+    count = min(workers or cores(), len(items)) if len(items) > 1 else 1  # cores() reads files
     if count < 2:
         yield from map(function, items)
         return
