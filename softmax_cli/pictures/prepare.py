@@ -66,8 +66,7 @@ def prepare_picture(
         ImageError: The file cannot be read, is not a picture, is damaged, or exceeds a limit.
     """
     gray, steps, _ = read_luminance(source)
-    is_ready = looks_drawn(gray) if preparation == "digit" else gray.any()
-    if is_ready and gray.shape == shape and invert is None and border_tone(gray) <= BLACK:
+    if gray.shape == shape and invert is None and _is_ready(gray, preparation):
         done = f"used as it is: {shape[1]} x {shape[0]}, light on black"
         return Prepared(gray, (*steps, done), ())
     drawn = DRAW[preparation](gray, shape, invert)
@@ -75,6 +74,13 @@ def prepare_picture(
     if not doubts and min(gray.shape) < SMALLEST:
         doubts = (f"the picture has only {gray.shape[1]} x {gray.shape[0]} pixels",)
     return drawn._replace(steps=(*steps, *drawn.steps), warnings=doubts)
+
+
+def _is_ready(gray: Gray, preparation: str) -> bool:
+    """Return whether luminance of the right size looks like an image of the data set."""
+    if border_tone(gray) > BLACK:
+        return False
+    return looks_drawn(gray) if preparation == "digit" else bool(gray.any())
 
 
 def draw_digit(gray: Gray, shape: tuple[int, int], invert: bool | None = None) -> Prepared:
