@@ -8,9 +8,9 @@ Format 2. Members, all float32 in C order unless noted:
   which training continues.
 - For each feature stage, its arrays, called STAGE_ARRAY: ``fourier_projection`` (inputs, D) and
   ``fourier_phase`` (D,).
-- Optional, for data sets of digits: ``novelty_means`` (K, F), ``novelty_directions`` (F, 40),
+- Optional, for data sets of digits: ``novelty_means`` (K, 200), ``novelty_directions`` (200, 40),
   ``novelty_variances`` (40,) and ``novelty_limits`` (2,), see `softmax_cli.novelty`. All four are there or
-  none; F is the number of 2 x 2 squares in an image.
+  none.
 - ``meta``: UTF-8 JSON in a uint8 array, see `describe`. Values that may differ between two equal runs
   (seconds, versions, threads) are under its key ``run``.
 
@@ -213,7 +213,7 @@ class _Reader:
         return replace(_from_meta(meta, config, features, models), novelty=novelty)
 
     def _novelty(self, meta: dict[str, Any]) -> Novelty | None:
-        shapes = novelty_shapes(tuple(meta["image_shape"]), len(meta["class_names"]))
+        shapes = novelty_shapes(len(meta["class_names"]))
         if not shapes.keys() & self._members.keys():
             return None
         return restore_novelty({name: self.array(name, shape) for name, shape in shapes.items()})

@@ -315,7 +315,7 @@ def watchful(sample: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-LEAST = {"line": 30, "face": 30, "scribble": 18, "photograph": 21, "letter": 9}
+LEAST = {"line": 30, "face": 30, "scribble": 26, "photograph": 27, "letter": 18}
 """How many of 30 drawings have to be doubted."""
 
 
@@ -335,7 +335,7 @@ def test_i16_digits_that_are_read_have_few_warnings(watchful: Path, sample_test:
         if found.class_name == str(sample_test.labels[index]):
             correct += 1
             doubted += bool(found.prepared.warnings)
-    assert doubted <= 0.08 * correct
+    assert doubted <= 0.06 * correct
 
 
 def test_i16_a_low_probability_is_a_warning(invoke: Invoke, trained: Checkpoint, work: Path) -> None:
@@ -372,7 +372,7 @@ def test_a_damaged_novelty_is_an_error(watchful: Path, work: Path, damage: str) 
     else:
         arrays["novelty_variances"][3] = 0
     np.savez("damaged.npz", **arrays)
-    expected = {"missing": "'novelty_limits' is missing", "shape": "expected <f4 of shape (10, 196)",
+    expected = {"missing": "'novelty_limits' is missing", "shape": "expected <f4 of shape (10, 200)",
                 "variance": "variance of its novelty is not positive"}  # fmt: skip
     with pytest.raises(CheckpointError, match=re.escape(expected[damage])):
         load_checkpoint("damaged.npz")
