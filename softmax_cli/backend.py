@@ -171,20 +171,15 @@ def for_each(function: Callable[[Item], None], items: Iterable[Item], workers: i
         pass
 
 
-def map_sum(
-    function: Callable[[slice], Any],
-    parts: Iterable[slice],
-    on_part: Callable[[slice], None] = lambda part: None,
-) -> Any:
-    """Return the sum of ``function(part)`` over the parts, added in order.
+def sum_ordered(results: Iterable[Any], on_result: Callable[[int], None] = lambda index: None) -> Any:
+    """Return the sum of the results, added in order.
 
-    `on_part` is called on this thread after each part; an exception that it raises ends the work.
+    `on_result` is called with the index of each result; an exception that it raises ends the work.
     """
-    parts = list(parts)
     total = None
-    for part, result in zip(parts, map_ordered(function, parts), strict=True):
+    for index, result in enumerate(results):
         total = result if total is None else total + result
-        on_part(part)
+        on_result(index)
     return total
 
 

@@ -15,9 +15,11 @@ from softmax_cli.data.dataset import Dataset
 from softmax_cli.data.download import Source
 from softmax_cli.data.labels import as_labels
 from softmax_cli.data.loading import find_dataset, load_dataset
-from softmax_cli.errors import ConfigError, DataError
+from softmax_cli.errors import CheckpointError, ConfigError, DataError, DivergenceError
+from softmax_cli.examples import Examples
 from softmax_cli.features import feature_arrays
 from softmax_cli.metrics import Scores, score, total
+from softmax_cli.model import Model
 from softmax_cli.training import split_rows
 
 log = logging.getLogger(__name__)
@@ -44,15 +46,34 @@ def evaluate(classifier: Classifier, data: Dataset, rows: NDArray[np.intp] | Non
         DataError: The images or the classes do not suit the classifier.
     """
     check_data(classifier, data)
-    temperature = classifier.checkpoint.state.temperature
-    scores, before, correct = [], [], []
-    for block, z in classifier.evidence_blocks(data.images, rows):
-        labels = data.labels[block]
-        scores.append(score(z, labels))
-        correct.append(z.argmax(axis=1) == labels)
-        if temperature != 1:
-            before.append(score(z * z.dtype.type(temperature), labels))
-    return Evaluation(total(scores), total(before) if before else None, np.concatenate(correct))
+    state = classifier.checkpoint.state
+    rows = np.arange(len(data)) if rows is None else rows
+    examples = Examples(state.features, data.images, data.labels, rows)
+    try:
+        parts = list(examples.map_parts(_evaluate_part, (state.model, state.temperature)))
+    except DivergenceError as error:
+        raise CheckpointError(str(error)) from error
+    return _joined(parts)
+
+
+def _evaluate_part(examples: Examples, question: tuple[Model, float], part: slice) -> Evaluation:
+    """Return the evaluation of a model with a temperature on a part."""
+    model, temperature = question
+    blocks = []
+    for z, labels in examples.evidence_blocks(model, part):
+        before = score(z * z.dtype.type(temperature), labels) if temperature != 1 else None
+        blocks.append(Evaluation(score(z, labels), before, z.argmax(axis=1) == labels))
+    return _joined(blocks)
+
+
+def _joined(parts: list[Evaluation]) -> Evaluation:
+    """Return the evaluation on the images of all parts."""
+    before = [part.before for part in parts if part.before]
+    return Evaluation(
+        total(part.scores for part in parts),
+        total(before) if before else None,
+        np.concatenate([part.correct for part in parts]),
+    )
 
 
 def compare_evaluations(first: Evaluation, second: Evaluation) -> Comparison:

@@ -22,7 +22,7 @@ PACKAGE = Path(softmax_cli.__file__).parent
 
 LAYERS = """
 softmax_cli model metrics calibration comparison backend config files errors
-solvers features augment pictures data
+solvers examples features augment pictures data
 training regularization checkpoint explanation novelty
 runs classifier evaluation batch report estimator export
 cli __main__
