@@ -25,6 +25,15 @@ if TYPE_CHECKING:
 VARIABLE = "SOFTMAX_THREADS"
 """Environment variable with the largest number of cores to use."""
 
+BLAS_VARIABLES = (
+    "OPENBLAS_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "BLIS_NUM_THREADS",
+)
+"""Environment variables with the number of threads of a matrix product."""
+
 PART = 2048
 """Smallest number of rows in a part, except for the last one."""
 

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softmax_cli.classifier import Classifier
+from softmax_cli.cluster import Cluster
 from softmax_cli.comparison import Comparison, compare
 from softmax_cli.data.catalog import usual_accuracy
 from softmax_cli.data.dataset import Dataset
@@ -17,12 +19,15 @@ from softmax_cli.data.labels import as_labels
 from softmax_cli.data.loading import find_dataset, load_dataset
 from softmax_cli.errors import CheckpointError, ConfigError, DataError, DivergenceError
 from softmax_cli.examples import Examples
-from softmax_cli.features import feature_arrays
+from softmax_cli.features import FeatureMap, feature_arrays
 from softmax_cli.metrics import Scores, score, total
 from softmax_cli.model import Model
 from softmax_cli.training import split_rows
 
 log = logging.getLogger(__name__)
+
+EVALUATED = "evaluated"
+"""The name of the examples of an evaluation."""
 
 
 class Evaluation(NamedTuple):
@@ -39,21 +44,38 @@ class Evaluation(NamedTuple):
     correct: NDArray[np.bool_]
 
 
-def evaluate(classifier: Classifier, data: Dataset, rows: NDArray[np.intp] | None = None) -> Evaluation:
+def evaluate(
+    classifier: Classifier,
+    data: Dataset,
+    rows: NDArray[np.intp] | None = None,
+    cluster: Cluster | None = None,
+) -> Evaluation:
     """Evaluate a classifier on ``data.images[rows]``, by default on all of them.
+
+    With a cluster, its machines read the images. The result does not depend on it.
 
     Raises:
         DataError: The images or the classes do not suit the classifier.
+        ClusterError: The cluster cannot be used.
     """
     check_data(classifier, data)
     state = classifier.checkpoint.state
-    rows = np.arange(len(data)) if rows is None else rows
-    examples = Examples(state.features, data.images, data.labels, rows)
+    build = partial(_make_examples, state.features, data.class_names, rows)
+    examples = build(data) if cluster is None else cluster.share(data, build)
     try:
-        parts = list(examples.map_parts(_evaluate_part, (state.model, state.temperature)))
+        parts = list(examples[EVALUATED].map_parts(_evaluate_part, (state.model, state.temperature)))
     except DivergenceError as error:
         raise CheckpointError(str(error)) from error
     return _joined(parts)
+
+
+def _make_examples(
+    features: FeatureMap, class_names: tuple[str, ...], rows: NDArray[np.intp] | None, data: Dataset
+) -> dict[str, Examples]:
+    """Return the examples to evaluate a model on, with labels that index `class_names`."""
+    data = align_classes(data, class_names)
+    rows = np.arange(len(data)) if rows is None else rows
+    return {EVALUATED: Examples(features, data.images, data.labels, rows)}
 
 
 def _evaluate_part(examples: Examples, question: tuple[Model, float], part: slice) -> Evaluation:

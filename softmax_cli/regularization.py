@@ -11,13 +11,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
+from softmax_cli.cluster import Cluster
 from softmax_cli.config import SOLVERS, TrainConfig
 from softmax_cli.data.dataset import Dataset
 from softmax_cli.features import fit_features
 from softmax_cli.metrics import total
 from softmax_cli.model import Model
 from softmax_cli.solvers.objective import Objective, SolverStart, solver_module
-from softmax_cli.training import TRAINING, VALIDATION, RowSplit, prepare_examples, score_part, split_rows
+from softmax_cli.training import TRAINING, VALIDATION, RowSplit, make_examples, score_part, split_rows
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ def choose_l2(
     data: Dataset,
     split: RowSplit | None = None,
     on_progress: Callable[[int], bool] = lambda images: False,
+    cluster: Cluster | None = None,
 ) -> tuple[TrainConfig, tuple[PathPoint, ...]]:
     """Return the config with the l2 of lowest validation loss, and the path on which it was found.
 
@@ -49,7 +51,7 @@ def choose_l2(
     """
     config = replace(config, l2=VALUES[0])
     features = fit_features(config, data.images, (split or split_rows(config, data))[0])
-    examples = prepare_examples(config, features, split, data)
+    examples = make_examples(config, features, split, data, cluster)
     objective = Objective.of(examples[TRAINING], 0.0, seed=config.seed, on_progress=on_progress)
     zeros = Model.zeros(objective.features.dimension, len(data.class_names))
     model, path = zeros, list[PathPoint]()

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from softmax_cli.calibration import fit_temperature, tempered
+from softmax_cli.cluster import Cluster
 from softmax_cli.config import SOLVERS, TrainConfig
 from softmax_cli.data.dataset import Dataset, hold_out
 from softmax_cli.errors import ConfigError, DivergenceError
@@ -128,6 +130,7 @@ def fit(
     state: State | None = None,
     on_progress: Callable[[int], bool] = lambda images: False,
     split: RowSplit | None = None,
+    cluster: Cluster | None = None,
 ) -> Iterator[State]:
     """Train; yield the state after each epoch until the run is complete.
 
@@ -141,14 +144,18 @@ def fit(
             stops at once and the unfinished epoch is dropped.
         split: Indices of the images to train on, and of those to validate on, perhaps none; by default,
             those that the config draws (see `split_rows`).
+        cluster: Machines for the passes over all images, which read the same data themselves. The result
+            does not depend on it.
 
     Raises:
         DivergenceError: A value is not finite.
+        ConfigError: The solver cannot use a cluster.
+        ClusterError: The cluster cannot be used.
     """
     state = state or start(config, data, split)
     if is_complete(state, config):
         return
-    examples = prepare_examples(config, state.features, split, data)
+    examples = make_examples(config, state.features, split, data, cluster)
     objective = Objective.of(examples[TRAINING], config.l2, seed=config.seed, on_progress=on_progress)
     validation = examples[VALIDATION]
     progress = SolverStart(state.last, state.velocity, state.epoch)
@@ -160,6 +167,27 @@ def fit(
         yield state
         if is_complete(state, config) or on_progress(0):
             return
+
+
+def make_examples(
+    config: TrainConfig, features: FeatureMap, split: RowSplit | None, data: Dataset, cluster: Cluster | None
+) -> dict[str, Examples]:
+    """Return the examples of a run (see `prepare_examples`), on a cluster if there is one."""
+    build = partial(prepare_examples, config, features, split)
+    if cluster is None:
+        return build(data)
+    check_cluster_suits(config)
+    return cluster.share(data, build)
+
+
+def check_cluster_suits(config: TrainConfig) -> None:
+    """Raise `ConfigError` if the solver of a config cannot use a cluster."""
+    if not SOLVERS[config.solver].uses_full_passes:
+        able = ", ".join(name for name, facts in SOLVERS.items() if facts.uses_full_passes)
+        raise ConfigError(
+            f"solver {config.solver} makes a step for each {config.batch_size} images, which takes less time "
+            f"than a message to another machine; leave out --cluster, or use --solver {able}"
+        )
 
 
 def prepare_examples(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from softmax_cli.data.cache import ensure, remember_path, remembered, verified
 from softmax_cli.data.catalog import CATALOG, MNIST, SAMPLE, SPLITS, Entry, known_dataset
-from softmax_cli.data.dataset import Dataset, check_arrays, check_dataset, content_digest, hold_out
+from softmax_cli.data.dataset import Dataset, Origin, check_arrays, check_dataset, content_digest, hold_out
 from softmax_cli.data.download import Source
 from softmax_cli.data.readers import ReadOptions, Split, find_reader
 from softmax_cli.errors import ConfigError, DataError, DownloadError, OutputError, SoftmaxError
@@ -123,6 +123,7 @@ def _load_known(entry: Entry, split: str, source: Source) -> Dataset:
             labels,
             entry.class_names,
             entry.preparation,
+            origin=_origin(entry.name, split, source),
         )
     )
 
@@ -136,7 +137,8 @@ def _load_path(path: Path, split: str, source: Source) -> Dataset:
     digest = content_digest(train.images, train.labels)
     part_digest = digest if chosen is train else content_digest(chosen.images, chosen.labels)
     images, labels, class_names, preparation, _, names = chosen
-    parts = images, labels, class_names, preparation, names
+    origin = _origin(str(path.resolve()), split, source)
+    parts = images, labels, class_names, preparation, names, origin
     data = check_dataset(Dataset(path.resolve().name, digest, part_digest, *parts))
     known = known_dataset(digest)
     if known and len(known.class_names) < len(data.class_names):
@@ -149,6 +151,11 @@ def _load_path(path: Path, split: str, source: Source) -> Dataset:
     if not (known and known.bundled):
         remember_path(digest, path, source)
     return data
+
+
+def _origin(name: str, split: str, source: Source) -> Origin:
+    cache = _writable_cache(source)
+    return Origin(name, split, cache and cache.resolve(), source.reading)
 
 
 def _writable_cache(source: Source) -> Path | None:
