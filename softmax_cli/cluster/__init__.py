@@ -98,14 +98,14 @@ class Cluster:
         """
         if self._connection is not None:
             return
-        distributed = connection.import_distributed()
+        connection.import_distributed()
         self._resources.enter_context(connection.silenced())
         if self._place.processes:
             self._connection = connection.start_local(self._place.processes, self._resources)
         else:
             log.info("connecting to %s", self._place)
             with self._reporting():
-                self._connection = distributed.Client(self._place.address, timeout=TIMEOUT)
+                self._connection = connection.connect(self._place.address, TIMEOUT)
         self._resources.callback(connection.close, self._connection)
         try:
             self._connection.wait_for_workers(1, TIMEOUT)

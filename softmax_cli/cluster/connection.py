@@ -3,8 +3,10 @@
 import logging
 import multiprocessing.resource_tracker
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from softmax_cli.backend import BLAS_VARIABLES, VARIABLE
@@ -57,6 +59,33 @@ def silenced() -> Iterator[None]:
 
 
 _LOGGERS = ("distributed", "tornado")
+
+
+def connect(address: str, timeout: float) -> "Client":
+    """Return a client of the scheduler at an address.
+
+    Raises:
+        OSError: It does not answer. Dask itself waits without end if a server accepts the connection but
+            sends nothing, therefore on a thread of its own here.
+    """
+    from distributed import Client
+
+    outcome: SimpleQueue[Client | Exception] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            outcome.put(Client(address, timeout=timeout))
+        except Exception as error:
+            outcome.put(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        found = outcome.get(timeout=timeout)
+    except Empty:
+        raise TimeoutError(f"{address} does not answer") from None
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
 def start_local(processes: int, resources: ExitStack) -> "Client":
