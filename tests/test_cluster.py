@@ -48,6 +48,13 @@ def local() -> Iterator[Cluster]:
         yield cluster
 
 
+@pytest.fixture(scope="module")
+def small(sample: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Return images of 12 x 12 pixels, in a folder; newton needs little time for them."""
+    folder = tmp_path_factory.mktemp("small") / "digits"
+    return load_dataset(folder_of(folder, replace(sample, images=sample.images[:, 8:20, 8:20])))
+
+
 @contextmanager
 def scheduler(workers: int) -> Iterator[distributed.LocalCluster]:
     """Yield a scheduler at a TCP address, with workers that are threads of this process."""
@@ -84,10 +91,10 @@ def assert_equal_states(one: State, other: State) -> None:
     ids=lambda options: options.get("features", "pixels"),
 )
 def test_training_on_a_cluster_gives_the_same_bits(
-    local: Cluster, sample: Dataset, options: dict[str, Any]
+    local: Cluster, small: Dataset, options: dict[str, Any]
 ) -> None:
-    config = TrainConfig(dataset="sample", solver="newton", **options)
-    assert_equal_states(last_state(config, sample, local), last_state(config, sample))
+    config = TrainConfig(solver="newton", **options)
+    assert_equal_states(last_state(config, small, local), last_state(config, small))
 
 
 @pytest.mark.full
@@ -109,7 +116,7 @@ def test_the_work_is_done_by_the_workers(local: Cluster, sample: Dataset) -> Non
     assert os.getpid() not in processes
 
 
-def test_a_job_holds_no_images(local: Cluster, sample: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_holds_no_images(local: Cluster, small: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is sent to a worker are paths and the fitted features."""
     from softmax_cli.cluster.worker import Job, JobPlugin
 
@@ -121,8 +128,8 @@ def test_a_job_holds_no_images(local: Cluster, sample: Dataset, monkeypatch: pyt
         begin(self, job)
 
     monkeypatch.setattr(JobPlugin, "__init__", counted)
-    last_state(TrainConfig(dataset="sample", solver="newton", epochs=1), sample, local)
-    assert 0 < sent[0] < 5000 < sample.images.nbytes
+    last_state(TrainConfig(solver="newton", epochs=1), small, local)
+    assert 0 < sent[0] < 5000 < small.images.nbytes
 
 
 def test_evaluation_on_a_cluster_gives_the_same_result(
@@ -138,8 +145,11 @@ def test_evaluation_on_a_cluster_gives_the_same_result(
         assert pickle.dumps(ours) == pickle.dumps(theirs)
 
 
-def test_the_commands_run_on_a_cluster_of_one(invoke: Callable[..., Result], work: Path) -> None:
-    line = ("train", "--dataset", "sample", "--solver", "newton", "--epochs", 1)
+def test_the_commands_run_on_a_cluster_of_one(
+    invoke: Callable[..., Result], small: Dataset, work: Path
+) -> None:
+    assert small.origin
+    line: tuple[Any, ...] = ("train", "--dataset", small.origin.name, "--solver", "newton", "--epochs", 1)
     assert invoke(*line, "--output", "here.npz").exit_code == 0
     result = invoke(*line, "--output", "there.npz", "--cluster", "local:1")
     assert (result.exit_code, "the local cluster of 1 process: 1 workers" in result.stderr) == (0, True)
@@ -148,10 +158,10 @@ def test_the_commands_run_on_a_cluster_of_one(invoke: Callable[..., Result], wor
     assert invoke(*line).stdout == invoke(*line, "--cluster", "local:1").stdout != ""
 
 
-def test_l2_is_chosen_on_a_cluster(local: Cluster, sample: Dataset, work: Path) -> None:
-    config = TrainConfig(dataset="sample", solver="newton", epochs=1, l2="auto")
+def test_l2_is_chosen_on_a_cluster(local: Cluster, small: Dataset, work: Path) -> None:
+    config = TrainConfig(solver="newton", epochs=1, l2="auto")
     here, there = (
-        start_run(config, name, data=sample, cluster=one)
+        start_run(config, name, data=small, cluster=one)
         for name, one in (("here.npz", None), ("there.npz", local))
     )
     assert here.checkpoint.l2_path == there.checkpoint.l2_path
@@ -278,12 +288,13 @@ def test_a_cluster_without_workers_is_an_error(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("loss", ["workers", "scheduler"])
 def test_a_cluster_that_is_lost_ends_the_run_and_resume_continues(
-    loss: str, invoke: Callable[..., Result], work: Path, monkeypatch: pytest.MonkeyPatch
+    loss: str, invoke: Callable[..., Result], small: Dataset, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The checkpoint of the last iteration is whole; the run continues without a cluster."""
     monkeypatch.setattr(cluster_module, "TIMEOUT", 1.0)
     save = runs.save_checkpoint
-    line = ("train", "--dataset", "sample", "--solver", "newton", "--epochs", 3)
+    assert small.origin
+    line = ("train", "--dataset", small.origin.name, "--solver", "newton", "--epochs", 3)
     with scheduler(1) as remote:
 
         def save_and_lose(path: Path, checkpoint: Checkpoint) -> None:
@@ -297,17 +308,18 @@ def test_a_cluster_that_is_lost_ends_the_run_and_resume_continues(
     assert_fails(result, problem, "model.npz holds iteration 1: continue with: softmax train --resume, also")
     assert load_checkpoint(work / "model.npz").state.epoch == 1
     monkeypatch.setattr(runs, "save_checkpoint", save)
-    assert invoke("train", "--resume").exit_code == 0
+    assert invoke("train", "--resume", "--dataset", small.origin.name).exit_code == 0
     assert load_checkpoint(work / "model.npz").state.epoch == 3
 
 
-def test_a_run_is_resumed_on_a_cluster(local: Cluster, sample: Dataset, work: Path) -> None:
-    config = TrainConfig(dataset="sample", solver="newton", epochs=2)
+def test_a_run_is_resumed_on_a_cluster(local: Cluster, small: Dataset, work: Path) -> None:
+    assert small.origin
+    config = TrainConfig(dataset=small.origin.name, solver="newton", epochs=2)
     for output in ("here.npz", "there.npz"):
-        first = next(run_epochs(start_run(config, output, data=sample)))
+        first = next(run_epochs(start_run(config, output, data=small)))
         assert first.state.epoch == 1
     for output, cluster in (("here.npz", None), ("there.npz", local)):
-        list(run_epochs(resume_run({}, output), cluster=cluster))
+        list(run_epochs(resume_run({"dataset": config.dataset}, output), cluster=cluster))
     assert_equal_runs(work / "here.npz", work / "there.npz")
 
 
