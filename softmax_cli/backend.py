@@ -12,13 +12,15 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from softmax_cli.errors import ConfigError
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor, Future, ProcessPoolExecutor
+    from concurrent.futures import Future, ProcessPoolExecutor
 
     from numpy.typing import DTypeLike, NDArray
 
@@ -138,8 +140,9 @@ def map_ordered(
 ) -> Iterator[Result]:
     """Yield ``function(item)`` for each item, in order, computed on `workers` threads.
 
-    Results are computed ahead. The default number of threads is `cores()`; items for which no thread can be
-    started are computed by the caller. At most two results more than there are threads exist at a time.
+    The caller is one of these threads: rather than wait for a result, it computes one that no other thread
+    has begun. Results are computed ahead; at most one more than there are threads exist at a time. The
+    default number of threads is `cores()`. If no thread can be started, the caller does all the work.
     """
     items = list(items)
     count = min(workers or cores(), len(items))
@@ -148,30 +151,54 @@ def map_ordered(
         return
     from concurrent.futures import ThreadPoolExecutor
 
-    pending: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(count) as executor:
+    tasks = (_Task(function, item) for item in items)
+    pending: deque[_Task[Result]] = deque()
+    with ThreadPoolExecutor(count - 1) as executor:
         try:
-            for item in items:
-                pending.append(_submit(executor, function, item))
-                if len(pending) > count + 1:
-                    yield pending.popleft().result()
-            while pending:
+            while True:
+                for task in islice(tasks, count + 1 - len(pending)):
+                    pending.append(task)
+                    with suppress(RuntimeError):  # no thread can be started
+                        executor.submit(task.run)
+                if not pending:
+                    return
+                for task in pending:
+                    if pending[0].is_done:
+                        break
+                    task.run()
                 yield pending.popleft().result()
         finally:
-            for future in pending:
-                future.cancel()
+            executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _submit(executor: "Executor", function: Callable[[Item], Result], item: Item) -> "Future[Result]":
-    """Return the future of a call, which is done already if no thread can be started."""
-    from concurrent.futures import Future
+class _Task(Generic[Result]):
+    """A call that is made once, by the thread that asks first."""
 
-    try:
-        return executor.submit(function, item)
-    except RuntimeError:
-        done: Future[Result] = Future()
-        done.set_result(function(item))
-        return done
+    def __init__(self, function: Callable[[Item], Result], item: Item):
+        self._call = partial(function, item)
+        self._claim, self._done = threading.Lock(), threading.Event()
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        """Make the call, unless a thread has begun it."""
+        if not self._claim.acquire(blocking=False):
+            return
+        try:
+            self._result = self._call()
+        except BaseException as error:
+            self._error = error
+        self._done.set()
+
+    @property
+    def is_done(self) -> bool:
+        return self._done.is_set()
+
+    def result(self) -> Result:
+        """Return the result of the call, or raise its error, as soon as it is known."""
+        self._done.wait()
+        if self._error is not None:
+            raise self._error
+        return self._result
 
 
 def for_each(function: Callable[[Item], None], items: Iterable[Item], workers: int | None = None) -> None:

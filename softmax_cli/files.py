@@ -315,10 +315,10 @@ def _is_alone_at(descriptor: int, path: Path) -> bool:
 
 def _identity() -> str:
     """Return a description of this process for messages; nothing depends on it."""
-    import socket
+    import platform
     import time
 
-    return f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
+    return f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
 
 
 def _remove_strays(target: Path, now: float) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from softmax_cli.backend import map_ordered
 from softmax_cli.data.dataset import Dataset
 from softmax_cli.features.deskew import deskew
 from softmax_cli.pictures import Reference, fit_reference, strangeness
@@ -18,6 +19,9 @@ Floats = NDArray[np.float32]
 
 SAMPLE = 700
 """Number of images to which the reference is fitted, and of those for which the limit is chosen."""
+
+BLOCK = 175
+"""Number of images that a core deskews at a time."""
 
 QUANTILE = 0.99
 """Share of the validation images that are below the limit."""
@@ -58,7 +62,7 @@ def fit_novelty(
         return None
     generator = np.random.default_rng((seed, 0, 4))
     fitted, checked = (_draw(generator, some) for some in (rows, validation if len(validation) else rows))
-    if len(np.unique(data.labels[fitted])) < len(data.class_names):
+    if not np.bincount(data.labels[fitted], minlength=len(data.class_names)).all():
         return None
     found = fit_reference(pooled(data.images[fitted]), data.labels[fitted], DIRECTIONS)
     means, directions, variances = (np.asarray(part, np.float32) for part in found[:3])
@@ -75,7 +79,8 @@ def _draw(generator: np.random.Generator, rows: NDArray[np.intp]) -> NDArray[np.
 
 def pooled(images: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Return deskewed images (n, rows, cols) averaged over squares of 2 x 2 pixels, (n, D), in [0, 1]."""
-    upright = deskew(images)
+    blocks = [images[begin : begin + BLOCK] for begin in range(0, len(images), BLOCK)]
+    upright = np.concatenate(list(map_ordered(deskew, blocks)))
     even = upright[:, : upright.shape[1] // 2 * 2, : upright.shape[2] // 2 * 2].astype(np.uint16)
     halves = even[:, ::2] + even[:, 1::2]
     return ((halves[:, :, ::2] + halves[:, :, 1::2]) / 1020.0).reshape(len(images), -1)

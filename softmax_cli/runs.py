@@ -1,4 +1,4 @@
-"""A training run: start or resume, save every epoch, back up, write a log."""
+"""A training run: start or resume, save the epochs, back up, write a log."""
 
 import json
 import logging
@@ -32,6 +32,9 @@ from softmax_cli.training import (
 )
 
 log = logging.getLogger(__name__)
+
+SAVE_INTERVAL = 0.5
+"""Seconds after a save before an epoch is saved again, except at the end: a save waits for the disk."""
 
 LOG_START = b'{"epoch":'
 """First bytes of every log."""
@@ -74,7 +77,7 @@ def train(
     data: Dataset | None = None,
     source: Source | None = None,
 ) -> Checkpoint:
-    """Train a model, save it after every epoch, and return the final checkpoint.
+    """Train a model, save it as it advances, and return the final checkpoint.
 
     Args:
         config: The configuration; by default, all defaults.
@@ -187,9 +190,11 @@ def run_epochs(
     on_progress: Callable[[int], bool] = lambda images: False,
     cluster: Cluster | None = None,
 ) -> Iterator[Checkpoint]:
-    """Train to the end; save, log and yield the checkpoint after every epoch.
+    """Train to the end; yield the checkpoint after every epoch.
 
-    A new run first backs up the file at its output and saves its untrained model. `on_progress` and
+    A new run first backs up the file at its output and saves its untrained model. An epoch is saved and
+    logged if the last save was at least `SAVE_INTERVAL` ago. Whatever ends the run, the last finished epoch
+    is saved; only if the process is killed are the epochs since the last save lost. `on_progress` and
     `cluster` are those of `fit`. At the end, the locks of the run are released.
     """
     try:
@@ -256,14 +261,29 @@ def _record_in(line: bytes) -> str | None:
 def _train(
     run: Run, data: Dataset, on_progress: Callable[[int], bool], cluster: Cluster | None
 ) -> Iterator[Checkpoint]:
-    checkpoint, started = run.checkpoint, time.perf_counter()
-    for state in fit(checkpoint.config, data, checkpoint.state, on_progress, cluster=cluster):
-        seconds = time.perf_counter() - started
-        checkpoint = checkpoint.advance(state, seconds)
-        save_checkpoint(run.output, checkpoint)
-        _write_log(run.log_file, _log_line(_record(checkpoint, state.history[-1]), seconds), "a")
-        yield checkpoint
-        started = time.perf_counter()
+    checkpoint, lines = run.checkpoint, list[str]()
+    started = saved = time.perf_counter()
+    try:
+        for state in fit(checkpoint.config, data, checkpoint.state, on_progress, cluster=cluster):
+            now = time.perf_counter()
+            checkpoint = checkpoint.advance(state, now - started)
+            lines.append(_log_line(_record(checkpoint, state.history[-1]), now - started))
+            if now - saved >= SAVE_INTERVAL:
+                _save(run, checkpoint, lines)
+                saved = now
+            yield checkpoint
+            started = time.perf_counter()
+    finally:
+        if lines:
+            _save(run, checkpoint, lines)
+
+
+def _save(run: Run, checkpoint: Checkpoint, lines: list[str]) -> None:
+    """Save the checkpoint, then move the lines to the log; on an error, they are dropped."""
+    text = "".join(lines)
+    lines.clear()
+    save_checkpoint(run.output, checkpoint)
+    _write_log(run.log_file, text, "a")
 
 
 def describe_run(checkpoint: Checkpoint, run: Run) -> dict[str, Any]:

@@ -221,7 +221,6 @@ def test_long_work_shows_a_bar_on_a_terminal_only(
         with work_bar(100, "evaluating") as bar:
             time.sleep(0.6)
             bar.update(50)
-            bar.refresh()
         text = capsys.readouterr().err
         assert ("evaluating:  50%" in text) == terminal
         assert terminal or text == ""

@@ -292,6 +292,7 @@ def test_a_cluster_that_is_lost_ends_the_run_and_resume_continues(
 ) -> None:
     """The checkpoint of the last iteration is whole; the run continues without a cluster."""
     monkeypatch.setattr(cluster_module, "TIMEOUT", 1.0)
+    monkeypatch.setattr(runs, "SAVE_INTERVAL", 0)
     save = runs.save_checkpoint
     assert small.origin
     line = ("train", "--dataset", small.origin.name, "--solver", "newton", "--epochs", 3)

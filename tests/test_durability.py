@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 from click.testing import Result
 
-from softmax_cli import files
-from softmax_cli.checkpoint import load_checkpoint, save_checkpoint
+from softmax_cli import files, runs
+from softmax_cli.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from softmax_cli.config import TrainConfig
 from softmax_cli.data.catalog import FILE_NAMES
+from softmax_cli.data.dataset import Dataset
 from softmax_cli.data.download import Source, fetch
 from softmax_cli.errors import OutputError
 from tests.helpers import SOAK, assert_equal_runs, names, parameters, small_checkpoint
@@ -27,15 +29,47 @@ ROUNDS = 20 if SOAK else 3
 RUN = ("train", "--dataset", "sample", "--batch-size", "8", "--epochs", "12", "--log", "run.jsonl")
 
 
+EAGER = """
+from softmax_cli import runs
+from softmax_cli.__main__ import main
+
+runs.SAVE_INTERVAL = 0
+main()
+"""
+"""A process that saves every epoch, so that kills hit saves."""
+
+
 def start(*line: str) -> subprocess.Popen[bytes]:
     """Start a command in a new process without output."""
     quiet = subprocess.DEVNULL
-    return subprocess.Popen([sys.executable, "-m", "softmax_cli", *line], stdout=quiet, stderr=quiet)
+    return subprocess.Popen([sys.executable, "-c", EAGER, *line], stdout=quiet, stderr=quiet)
 
 
 def reported() -> int:
     """Return the number of epochs in the log."""
     return len(Path("run.jsonl").read_text().splitlines()) if Path("run.jsonl").exists() else 0
+
+
+def test_epochs_in_quick_succession_are_saved_once_at_the_end(
+    sample: Dataset, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the caller leaves the loop before the end."""
+    saved: list[int] = []
+
+    def save(path: Path, checkpoint: Checkpoint) -> None:
+        saved.append(checkpoint.state.epoch)
+        save_checkpoint(path, checkpoint)
+
+    monkeypatch.setattr(runs, "save_checkpoint", save)
+    monkeypatch.setattr(runs, "SAVE_INTERVAL", 1e9)
+    runs.train(TrainConfig(dataset="sample", epochs=4), "whole.npz", sample)
+    run = runs.start_run(TrainConfig(dataset="sample", epochs=4), "part.npz", log_file="log", data=sample)
+    for checkpoint in runs.run_epochs(run):
+        if checkpoint.state.epoch == 2:
+            break
+    assert saved == [0, 4, 0, 2]
+    assert [load_checkpoint(name).state.epoch for name in ("whole.npz", "part.npz")] == [4, 2]
+    assert len(Path("log").read_text().splitlines()) == 2
 
 
 def test_training_that_is_killed_and_resumed_gives_the_same_bytes(

@@ -19,7 +19,7 @@ from softmax_cli.errors import ConfigError, DownloadError, OutputError, SoftmaxE
 
 COMMANDS = {
     "download": "Download mnist or fashion-mnist into the cache and verify it.",
-    "train": "Train softmax regression and save a checkpoint after every epoch.",
+    "train": "Train softmax regression and save a checkpoint.",
     "eval": "Evaluate a model: accuracy, loss and confusion matrix.",
     "predict": "Classify pictures of any size, folders of them, or a data file.",
     "report": "Write an HTML page about a model: scores, mistakes, weights, a board to draw on.",

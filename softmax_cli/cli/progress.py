@@ -42,10 +42,8 @@ def work_bar(size: int | None, name: str, least: int = 0) -> Iterator[Any]:
 
     It is hidden off a terminal, for work of less than 0.5 s, and for sizes up to `least`.
     """
-    from tqdm import tqdm
-
-    hidden = (size is not None and size <= least) or not on_terminal()
-    with tqdm(total=size, desc=name, file=sys.stderr, disable=hidden, delay=0.5, leave=False) as bar:
+    hidden = size is not None and size <= least
+    with _bar(hidden, total=size, desc=name, delay=0.5) as bar:
         yield bar
 
 
@@ -55,16 +53,26 @@ def training_bar(steps: int, done: int, quiet: bool) -> Iterator[Any]:
 
     It is hidden if stderr is not a terminal.
     """
+    look = "training {bar} {percentage:3.0f} %, {remaining} left"
+    with _bar(quiet, total=steps, initial=done, bar_format=look, dynamic_ncols=True) as bar:
+        yield bar
+
+
+class _HiddenBar:
+    """A bar that is not shown; it spares the import of tqdm."""
+
+    disable = True
+
+    def update(self, steps: int = 1) -> None:
+        """Do nothing."""
+
+
+@contextmanager
+def _bar(hidden: bool, **options: Any) -> Iterator[Any]:
+    if hidden or not on_terminal():
+        yield _HiddenBar()
+        return
     from tqdm import tqdm
 
-    look = "training {bar} {percentage:3.0f} %, {remaining} left"
-    with tqdm(
-        total=steps,
-        initial=done,
-        bar_format=look,
-        file=sys.stderr,
-        disable=quiet or not on_terminal(),
-        dynamic_ncols=True,
-        leave=False,
-    ) as bar:
+    with tqdm(file=sys.stderr, leave=False, **options) as bar:
         yield bar

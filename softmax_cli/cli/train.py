@@ -82,7 +82,7 @@ def command(
     reading: "ReadOptions",
     **flags: Any,
 ) -> None:
-    """Train softmax regression and save a checkpoint after every epoch.
+    """Train softmax regression and save a checkpoint.
 
     Stop with Ctrl-C and continue with --resume. The result is identical to that of a run without
     interruption; with newton, it is the same optimum.

@@ -151,9 +151,10 @@ def _polish(reached: Reached, steps: Iterator[Reached], tolerance: float) -> Rea
 
 def _descend(objective: Objective, config: TrainConfig, start: SolverStart) -> Iterator[Reached]:
     """Yield what each step of L-BFGS reaches, without end."""
-    point = evaluate_objective(objective, _join(start.model))
-    if not start.epoch:
-        point = _warm_up(objective, config, start.model, point)
+    if start.epoch:
+        point = evaluate_objective(objective, _join(start.model))
+    else:
+        point = _warm_up(objective, config, start.model)
     pairs: list[Pair] = []
     length, age = 0.0, 0
     for number in count(start.epoch + 1):
@@ -194,18 +195,22 @@ def _split(parameters: Floats) -> Model:
     return Model(parameters[:-1].copy(), parameters[-1].copy())
 
 
-def _warm_up(objective: Objective, config: TrainConfig, model: Model, start: Point) -> Point:
-    """Return the point after a few steps of gradient descent, or the start if its loss is not higher."""
-    velocity = Model.zeros(*model.weights.shape, model.weights.dtype)  # type: ignore[call-arg]
+def _warm_up(objective: Objective, config: TrainConfig, start: Model) -> Point:
+    """Return the point after a few steps of gradient descent from parameters 0.
+
+    If it is no better, the start is returned.
+    """
+    model, velocity = start, Model.zeros(*start.weights.shape, start.weights.dtype)  # type: ignore[call-arg]
     epochs = math.ceil(WARM_UP / sgd.steps_per_epoch(len(objective), config))
-    for epoch in range(1, epochs + 1):
-        try:
+    try:
+        for epoch in range(1, epochs + 1):
             step = sgd.run_epoch(objective, config, model, velocity, epoch, epochs)
-        except DivergenceError:
-            return start
-        model, velocity = step.model, step.velocity
+            model, velocity = step.model, step.velocity
+    except DivergenceError:
+        return evaluate_objective(objective, _join(start))
     point = evaluate_objective(objective, _join(model))
-    return point if point.objective < start.objective else start
+    at_start = math.log(start.bias.size)  # uniform probabilities
+    return point if point.objective < at_start else evaluate_objective(objective, _join(start))
 
 
 def _inverse_factors(objective: Objective, parameters: Floats, iteration: int) -> Floats:
@@ -220,8 +225,7 @@ def _inverse_factors(objective: Objective, parameters: Floats, iteration: int) -
 
     def factor(k: int) -> None:
         generator = np.random.default_rng((objective.seed, iteration, k))
-        block = _block(objective, pool, curvature[:, k], generator)
-        factors[k] = _invert_triangular(_cholesky(block))
+        factors[k] = _inverse_factor(objective, pool, curvature[:, k], generator)
 
     room = (MEMORY_TARGET // factors[0].nbytes - classes) // COPIES
     for_each(factor, range(classes), min(cores(), max(1, room)))
@@ -241,33 +245,50 @@ def _curvature(objective: Objective, parameters: Floats, pool: NDArray[np.intp])
     return curvature
 
 
-def _block(
+def _inverse_factor(
     objective: Objective, pool: NDArray[np.intp], curvature: Floats, generator: "np.random.Generator"
 ) -> Floats:
-    """Estimate H_k from `SAMPLE` images of the pool.
+    """Return L_k⁻¹ for one class, (D + 1, D + 1), from `SAMPLE` images of the pool.
 
-    They are drawn with probability proportional to `curvature`.
+    Features that are 0 in all of them, such as the pixels of a border, have only the ridge on the diagonal;
+    the others form a block that is the smaller for it.
+    """
+    drawn = _draw(pool, curvature, generator)
+    x, used = _used_features(objective.feature_rows(drawn))
+    x *= np.sqrt(curvature.mean() / len(x)).astype(x.dtype)
+    block = x.T @ x
+    size = objective.features.dimension
+    ridge = np.zeros(size + 1)
+    ridge[:-1] = np.ravel(objective.l2)
+    ridge += 1e-6 * float(np.trace(block)) / size + 1e-12  # for float32, if l2 is small or 0
+    block[np.diag_indices(len(block))] += ridge[used].astype(x.dtype)
+    inverse: Floats = np.diag((1 / np.sqrt(ridge)).astype(x.dtype))
+    inverse[np.ix_(used, used)] = _invert_triangular(_cholesky(block))
+    return inverse
+
+
+def _draw(pool: NDArray[np.intp], curvature: Floats, generator: "np.random.Generator") -> NDArray[np.intp]:
+    """Return images of the pool, drawn with probability proportional to `curvature`, perhaps repeatedly.
 
     The draw is systematic: evenly spaced along the cumulative sum of the curvatures, with one random start.
     Each image then has the same weight, the mean curvature.
     """
-    mean, count = float(curvature.mean()), min(SAMPLE, len(pool))
+    count = min(SAMPLE, len(pool))
     cumulative = np.cumsum(curvature, dtype=np.float64)
     spots = (np.arange(count) + generator.random()) * (cumulative[-1] / count)
-    drawn = pool[np.minimum(np.searchsorted(cumulative, spots), len(pool) - 1)]
-    x = objective.feature_rows(drawn)
-    root = np.sqrt(mean / count)
-    x *= x.dtype.type(root)
-    size = x.shape[1]
-    block = np.empty((size + 1, size + 1), x.dtype)
-    np.matmul(x.T, x, out=block[:-1, :-1])
-    block[-1, :-1] = block[:-1, -1] = root * x.sum(axis=0)
-    block[-1, -1] = mean
-    ridge = np.zeros(size + 1)
-    ridge[:-1] = np.ravel(objective.l2)
-    ridge += 1e-6 * float(np.trace(block)) / size + 1e-12  # for float32, if l2 is small or 0
-    block[np.diag_indices(size + 1)] += ridge.astype(x.dtype)
-    return block
+    drawn: NDArray[np.intp] = pool[np.minimum(np.searchsorted(cumulative, spots), len(pool) - 1)]
+    return drawn
+
+
+def _used_features(x: Floats) -> tuple[Floats, NDArray[np.intp]]:
+    """Return the columns of x (n, D) that are not all 0, and their indices.
+
+    The last column is 1, for the bias.
+    """
+    used = np.flatnonzero(x.any(axis=0))
+    columns: Floats = x.take(np.append(used, 0), axis=1)
+    columns[:, -1] = 1
+    return columns, np.append(used, x.shape[1])
 
 
 def _cholesky(block: Floats) -> Floats:

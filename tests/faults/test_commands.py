@@ -366,6 +366,7 @@ def test_c21_a_full_disk_while_logging_leaves_a_whole_checkpoint(work: Path, inv
         write(log_file, text, mode)
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "SAVE_INTERVAL", 0)
         patch.setattr(runs, "_write_log", full)
         assert_fails(invoke("train", *options, "--log", "log"), "no space left on device")
     assert load_checkpoint("model.npz").state.epoch == 2

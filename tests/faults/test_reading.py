@@ -242,8 +242,10 @@ from softmax_cli.config import TrainConfig
 from softmax_cli.data.download import Source
 from softmax_cli.data.loading import load_dataset
 from softmax_cli.data.download import Source
+from softmax_cli import runs
 from softmax_cli.runs import run_epochs, start_run
 
+runs.SAVE_INTERVAL = 0
 data = load_dataset("own", "train", Source("cache"))
 run = start_run(TrainConfig(dataset="own", epochs=50, batch_size=8), "model.npz", Source("cache"), data=data)
 for checkpoint in run_epochs(run):
