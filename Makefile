@@ -5,12 +5,13 @@ PYTHON ?= python3
 IMAGE ?= tests/pictures/seven.png
 DATA ?= $(HOME)/.cache/softmax
 MODELS ?= model.npz
+BIG ?= $(HOME)/.cache/softmax/mnist8m
 
 BIN := .venv/bin
 SOFTMAX := $(BIN)/softmax
 
 .DEFAULT_GOAL := help
-.PHONY: help install download train eval predict report check lint readme test test-floors browser-test soak mutants coverage bench pictures-bench clean
+.PHONY: help install download train eval predict report check lint readme test test-floors browser-test soak mutants coverage bench pictures-bench cluster-bench clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -73,6 +74,9 @@ bench: .venv-bench/installed  ## compare with other trainers (an hour): make ben
 
 pictures-bench: .venv/installed-dev  ## accuracy by kind of picture: make pictures-bench DATA=folder MODELS='a.npz b.npz'
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/pictures.py --data-dir '$(DATA)' $(MODELS)
+
+cluster-bench: .venv/installed-dev  ## passes over 8.1 million images on a local cluster: make cluster-bench DATA=FOLDER BIG=FOLDER
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/cluster.py --mnist '$(DATA)/mnist' --big '$(BIG)'
 
 clean:  ## remove all environments and caches, but no models
 	rm -rf .venv .venv-bench .venv-floors tests/browser/node_modules .mypy_cache .pytest_cache .ruff_cache dist
