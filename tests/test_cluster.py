@@ -152,7 +152,10 @@ def test_the_commands_run_on_a_cluster_of_one(
     line: tuple[Any, ...] = ("train", "--dataset", small.origin.name, "--solver", "newton", "--epochs", 1)
     assert invoke(*line, "--output", "here.npz").exit_code == 0
     result = invoke(*line, "--output", "there.npz", "--cluster", "local:1")
-    assert (result.exit_code, "the local cluster of 1 process: 1 workers" in result.stderr) == (0, True)
+    assert (result.exit_code, "the local cluster of 1 process is ready: 1 threads" in result.stderr) == (
+        0,
+        True,
+    )
     assert_equal_runs(work / "here.npz", work / "there.npz")
     line = ("eval", "here.npz", "--json", "--compare", "there.npz")
     assert invoke(*line).stdout == invoke(*line, "--cluster", "local:1").stdout != ""
@@ -206,27 +209,55 @@ def test_a_worker_that_is_killed_during_a_pass_changes_nothing(
     assert lost[0].startswith("lost the worker at t")
 
 
+def changed(content: bytes, at: int) -> bytes:
+    """Return bytes of which one is another."""
+    return content[:at] + bytes([content[at] ^ 1]) + content[at:][1:]
+
+
+@pytest.mark.parametrize(
+    ("name", "difference"),
+    [("images-idx3", "images 4,096 to 4,999 differ"), ("labels-idx1", "the labels differ")],
+)
 def test_a_worker_that_sees_other_data_is_named_with_the_file(
-    local: Cluster, sample_test: Dataset, tmp_path: Path
+    name: str, difference: str, local: Cluster, small: Dataset, tmp_path: Path
 ) -> None:
-    folder = folder_of(tmp_path / "data", sample_test)
+    """Only images that a worker uses are checked, since it need not read others."""
+    folder = folder_of(tmp_path / "data", small)
     data = load_dataset(folder)
-    (folder / "train-images-idx3-ubyte").unlink()
-    (folder / "train-images-idx3-ubyte").write_bytes(
-        (folder / "t10k-images-idx3-ubyte").read_bytes()[:-1] + b"x"
-    )
-    with pytest.raises(ClusterError, match=rf"worker t\S+ has other data in {folder}: digest \w+, expected"):
-        list(local.share(data, examples_of)["all"].map_parts(process_of, None))
+    file = folder / f"train-{name}-ubyte"
+    content = file.read_bytes()
+    file.unlink()  # the old one is still mapped
+    file.write_bytes(changed(content, -1))
+    examples = local.share(data, examples_of)["all"]
+    assert examples.remote
+    if name.startswith("images"):
+        parts = [slice(0, 4000), slice(4000, 4096)]
+        assert len(list(examples.remote.map(process_of, None, parts))) == 2
+    with pytest.raises(ClusterError, match=rf"worker t\S+ has other data in {folder}: {difference}; all"):
+        list(examples.map_parts(process_of, None))
+
+
+def test_features_that_are_computed_once_need_all_images(
+    local: Cluster, small: Dataset, tmp_path: Path
+) -> None:
+    folder = folder_of(tmp_path / "data", small)
+    data = load_dataset(folder)
+    file = folder / "train-images-idx3-ubyte"
+    content = file.read_bytes()
+    file.unlink()
+    file.write_bytes(changed(content, 16))
+    with pytest.raises(ClusterError, match="images 0 to 2,047 differ"):
+        last_state(TrainConfig(solver="newton", features="deskew"), data, local)
 
 
 def test_a_worker_that_cannot_read_the_data_is_named_with_the_file(
-    local: Cluster, sample_test: Dataset, tmp_path: Path
+    local: Cluster, small: Dataset, tmp_path: Path
 ) -> None:
-    folder = folder_of(tmp_path / "data", sample_test)
+    folder = folder_of(tmp_path / "data", small)
     data = load_dataset(folder)
     folder.rename(tmp_path / "elsewhere")
     with pytest.raises(
-        ClusterError, match=rf"worker t\S+ cannot read {folder}: .*; it must be in storage that"
+        ClusterError, match=rf"worker t\S+ cannot read {folder}: .*; the data must be in storage"
     ):
         list(local.share(data, examples_of)["all"].map_parts(process_of, None))
 

@@ -112,8 +112,7 @@ class Cluster:
         except TimeoutError as error:
             raise self._no_workers() from error
         self._check_versions()
-        threads = self._count_threads()
-        log.info("%s: %d workers, %d threads", self._place, len(threads), sum(threads.values()))
+        log.info("%s is ready: %d threads", self._place, sum(self._count_threads().values()))
 
     def close(self) -> None:
         """Close the connection, and end the processes that were started."""
@@ -126,13 +125,14 @@ class Cluster:
         Raises:
             ClusterError: The data were not read from a file.
         """
-        from softmax_cli.cluster.worker import Job, JobPlugin
+        from softmax_cli.cluster.worker import Content, Job, JobPlugin
 
         self.connect()
         if data.origin is None:
             raise ClusterError(f"{data.name} was not read from a file, which the workers could read, too")
         key = f"softmax-{time.time_ns()}-{next(self._keys)}"
-        job = Job(key, __version__, data.origin, (data.digest, data.split_digest), build)
+        digests = (data.digest, data.split_digest)
+        job = Job(key, __version__, data.origin, digests, Content.of(data), build)
         with self._reporting():
             self._client.register_plugin(JobPlugin(job))
         self._resources.callback(connection.forget, self._client, key)

@@ -102,7 +102,7 @@ def start_local(processes: int, resources: ExitStack) -> "Client":
     with (
         dask.config.set(
             {
-                # Dask returns all freed memory to the system, which takes half of the time of a pass.
+                # Dask would have freed memory returned to the system at once, which is slow for large arrays.
                 "distributed.nanny.pre-spawn-environ": variables | {"MALLOC_TRIM_THRESHOLD_": None},
                 "distributed.scheduler.http.routes": [],
                 "distributed.worker.http.routes": [],

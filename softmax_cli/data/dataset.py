@@ -1,6 +1,6 @@
 """`Dataset`, its identity, and the split into training and validation images."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,7 +58,7 @@ class Dataset:
     class_names: tuple[str, ...]
     preparation: str
     image_names: tuple[str, ...] = ()
-    origin: Origin | None = None
+    origin: Origin | None = field(default=None, compare=False)
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -128,19 +128,53 @@ def _load_known(entry: Entry, split: str, source: Source) -> Dataset:
     )
 
 
+def reread_dataset(origin: Origin, digests: tuple[str, str]) -> Dataset:
+    """Return a split again from where it was read.
+
+    Data at a path get the given digests, that of the training split and that of the split, without a check:
+    the caller checks the content that it uses.
+
+    Raises:
+        ConfigError: There is nothing at the path.
+        DataError: The data are damaged.
+    """
+    source = Source(origin.folder, offline=True, reading=origin.reading)
+    if origin.name in CATALOG or not exists(origin.name, DataError):
+        return load_dataset(origin.name, origin.split, source)
+    path = Path(origin.name)
+    _, chosen = _checked_splits(path, origin.split, source)
+    return _at_path(path, chosen, digests, origin)
+
+
 def _load_path(path: Path, split: str, source: Source) -> Dataset:
+    train, chosen = _checked_splits(path, split, source)
+    digest = content_digest(train.images, train.labels)
+    part_digest = digest if chosen is train else content_digest(chosen.images, chosen.labels)
+    origin = _origin(str(path.resolve()), split, source)
+    data = _at_path(path, chosen, (digest, part_digest), origin)
+    known = known_dataset(digest)
+    if not (known and known.bundled):
+        remember_path(digest, path, source)
+    return data
+
+
+def _checked_splits(path: Path, split: str, source: Source) -> tuple[Split, Split]:
+    """Return the training split and the one that is wanted, with arrays of the expected types and shapes."""
     check_folder(path, DataError)
     reading = replace(source.reading, cache=_writable_cache(source))
     train, chosen = _read_splits(path, split, reading)
     for name, part in (("train", train), (split, chosen)):
         check_arrays(part.images, part.labels, f"{path}, {name}")
-    digest = content_digest(train.images, train.labels)
-    part_digest = digest if chosen is train else content_digest(chosen.images, chosen.labels)
+    return train, chosen
+
+
+def _at_path(path: Path, chosen: Split, digests: tuple[str, str], origin: Origin) -> Dataset:
+    """Return the data set at a path; if it is a known one, with its name, class names and preparation."""
     images, labels, class_names, preparation, _, names = chosen
-    origin = _origin(str(path.resolve()), split, source)
+    name, (digest, part_digest) = path.resolve().name, digests
     parts = images, labels, class_names, preparation, names, origin
-    data = check_dataset(Dataset(path.resolve().name, digest, part_digest, *parts))
-    known = known_dataset(digest)
+    data = check_dataset(Dataset(name, digest, part_digest, *parts))
+    known = known_dataset(data.digest)
     if known and len(known.class_names) < len(data.class_names):
         raise DataError(
             f"{path} has the training images of {known.title}, but {len(data.class_names)} classes, expected "
@@ -148,8 +182,6 @@ def _load_path(path: Path, split: str, source: Source) -> Dataset:
         )
     if known:
         data = replace(data, name=known.name, class_names=known.class_names, preparation=known.preparation)
-    if not (known and known.bundled):
-        remember_path(digest, path, source)
     return data
 
 
