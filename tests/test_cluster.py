@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from softmax_cli.evaluation import evaluate
 from softmax_cli.examples import Examples
 from softmax_cli.features import FeatureMap
 from softmax_cli.runs import resume_run, run_epochs, start_run
-from softmax_cli.training import State, fit
+from softmax_cli.training import TRAINING, State, fit, prepare_examples, start
 from tests.helpers import assert_equal_runs, assert_fails, folder_of
 
 
@@ -246,8 +247,12 @@ def test_features_that_are_computed_once_need_all_images(
     content = file.read_bytes()
     file.unlink()
     file.write_bytes(changed(content, 16))
+    config = TrainConfig(features="deskew")
+    build = partial(prepare_examples, config, start(config, data).features, None)
+    remote = local.share(data, build)[TRAINING].remote
+    assert remote
     with pytest.raises(ClusterError, match="images 0 to 2,047 differ"):
-        last_state(TrainConfig(solver="newton", features="deskew"), data, local)
+        list(remote.map(process_of, None, [slice(4400, 4500)]))
 
 
 def test_a_worker_that_cannot_read_the_data_is_named_with_the_file(
