@@ -19,7 +19,6 @@ algorithm 7.4 for the two loops of L-BFGS and 3.1 for the backtracking line sear
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import count
 from typing import NamedTuple
 
@@ -34,7 +33,7 @@ from softmax_cli.solvers import sgd
 from softmax_cli.solvers.objective import Objective, SolverStart, Step, Stopped, divergence
 
 WARM_UP = 470
-"""Number of steps of gradient descent at the start: two epochs of MNIST, part of one of larger data sets."""
+"""Smallest number of steps of gradient descent at the start: two epochs of MNIST."""
 
 REFRESH = 15
 """Number of iterations after which the curvature is estimated again, or sooner after a shortened step."""
@@ -199,16 +198,13 @@ def _split(parameters: Floats) -> Model:
 def _warm_up(objective: Objective, config: TrainConfig, start: Model) -> Point:
     """Return the point after a few steps of gradient descent from parameters 0.
 
-    They read at most as many images as there are in their batches, evenly spaced. If the point is no better,
-    the start is returned.
+    If it is no better, the start is returned.
     """
-    size = WARM_UP * config.batch_size
-    some = replace(objective, rows=objective.rows[:: -(-len(objective) // size)])
     model, velocity = start, Model.zeros(*start.weights.shape, start.weights.dtype)  # type: ignore[call-arg]
-    epochs = math.ceil(WARM_UP / sgd.steps_per_epoch(len(some), config))
+    epochs = math.ceil(WARM_UP / sgd.steps_per_epoch(len(objective), config))
     try:
         for epoch in range(1, epochs + 1):
-            step = sgd.run_epoch(some, config, model, velocity, epoch, epochs)
+            step = sgd.run_epoch(objective, config, model, velocity, epoch, epochs)
             model, velocity = step.model, step.velocity
     except DivergenceError:
         return evaluate_objective(objective, _join(start))
