@@ -83,13 +83,15 @@ def measure(data: Dataset, workers: int, passes: int) -> dict[str, Any]:
         cluster.connect()
         started = time.perf_counter() - began
         here, there = (Objective.of(make(one)[TRAINING], config.l2) for one in (None, cluster))
-        first, _ = _timed(there, model)
+        first, *_ = _timed(there, model)
         times: dict[str, list[float]] = {"here": [], "cluster": []}
+        work: dict[str, list[float]] = {"here": [], "cluster": []}
         gradients: dict[str, bytes] = {}
         for _ in range(passes):
             for name, objective in (("here", here), ("cluster", there)):
-                seconds, value = _timed(objective, model)
+                seconds, processor, value = _timed(objective, model)
                 times[name].append(seconds)
+                work[name].append(processor)
                 gradients[name] = value.gradient.weights.tobytes()
             assert gradients["here"] == gradients["cluster"]
         memory = [process.memory_full_info() for process in _workers()]
@@ -100,16 +102,22 @@ def measure(data: Dataset, workers: int, passes: int) -> dict[str, Any]:
         "start_seconds": started,
         "first_pass_seconds": first,
         "pass_seconds": {name: min(found) for name, found in times.items()},
+        "processor_seconds": {name: min(found) for name, found in work.items()},
         "passes": times,
         "worker_private_mib": [round(one.uss / 2**20) for one in memory],
         "worker_resident_mib": [round(one.rss / 2**20) for one in memory],
     }
 
 
-def _timed(objective: Objective, model: Model) -> tuple[float, Any]:
-    began = time.perf_counter()
+def _timed(objective: Objective, model: Model) -> tuple[float, float, Any]:
+    """Return the seconds of a pass, the processor time of all processes, and the value."""
+    began, used = time.perf_counter(), _processor_time()
     value = objective.full(model)
-    return time.perf_counter() - began, value
+    return time.perf_counter() - began, _processor_time() - used, value
+
+
+def _processor_time() -> float:
+    return sum(sum(process.cpu_times()[:2]) for process in (psutil.Process(), *_workers()))
 
 
 def _workers() -> Iterator[psutil.Process]:

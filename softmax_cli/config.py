@@ -51,7 +51,7 @@ class SolverFacts(NamedTuple):
     keeps_best: bool
     uses_learning_rate: bool
     remedy: str
-    uses_full_passes: bool
+    uses_full_passes: bool = False
 
 
 SOLVERS = {
@@ -63,7 +63,6 @@ SOLVERS = {
         keeps_best=True,
         uses_learning_rate=True,
         remedy="choose a smaller --learning-rate (or --l2)",
-        uses_full_passes=False,
     ),
     "newton": SolverFacts(
         title="second order, runs to convergence",
