@@ -6,6 +6,7 @@ IMAGE ?= tests/pictures/seven.png
 DATA ?= $(HOME)/.cache/softmax
 MODELS ?= model.npz
 BIG ?= $(HOME)/.cache/softmax/mnist8m
+BASELINE ?=
 
 BIN := .venv/bin
 SOFTMAX := $(BIN)/softmax
@@ -69,13 +70,13 @@ coverage: .venv/installed-dev  ## lines and branches that the tests run
 	$(BIN)/coverage run --branch --source softmax_cli -m pytest
 	$(BIN)/coverage report --skip-covered --fail-under 95
 
-bench: .venv-bench/installed  ## compare with other trainers (an hour): make bench DATA=FOLDER, with mnist/ in it
-	.venv-bench/bin/python benchmarks/run.py --data '$(DATA)'
+bench: .venv-bench/installed  ## compare with other trainers (40 minutes): make bench DATA=folder BASELINE=softmax
+	.venv-bench/bin/python -m benchmarks --data '$(DATA)' $(if $(BASELINE),--baseline '$(BASELINE)')
 
 pictures-bench: .venv/installed-dev  ## accuracy by kind of picture: make pictures-bench DATA=folder MODELS='a.npz b.npz'
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/pictures.py --data-dir '$(DATA)' $(MODELS)
 
-cluster-bench: .venv/installed-dev  ## passes over 8.1 million images on a local cluster: make cluster-bench DATA=FOLDER BIG=FOLDER
+cluster-bench: .venv/installed-dev  ## passes over 8.1 million images on a cluster: make cluster-bench BIG=folder (6.4 GB)
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/cluster.py --mnist '$(DATA)/mnist' --big '$(BIG)'
 
 clean:  ## remove all environments and caches, but no models

@@ -1,42 +1,68 @@
-"""Plot time against distance from the optimum.
+"""Plot the test error against the time to train and evaluate.
 
-    python benchmarks/plot.py OUTPUT.svg < lines.json
+    python benchmarks/plot.py OUTPUT.svg < points.json
 
-The input maps the title of each trainer to its runs. A run is a pair: seconds, and relative distance.
+The input is a list of points: title, seconds, test accuracy. The colours are readable on white and on black.
 """
 
 import json
 import sys
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 
-MARKERS = "os^vDP*X<>"
+Point = tuple[str, float, float]
+
+SOFTMAX, OTHERS = "#2f81f7", "#808080"
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "softmax",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    **dict.fromkeys(
+        ("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color"), OTHERS
+    ),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
 
 
-def main(output: str, lines: dict[str, list[tuple[float, float]]]) -> None:
-    """Save a plot with one line per trainer; both axes are logarithmic."""
-    figure, axes = plt.subplots(figsize=(8, 5.5), layout="constrained")
-    for index, (title, points) in enumerate(lines.items()):
-        seconds, distances = zip(*sorted(points), strict=True)
-        axes.plot(
-            seconds,
-            distances,
-            marker=MARKERS[index % len(MARKERS)],
-            markersize=4,
-            linewidth=2.5 if title.startswith("softmax") else 1.2,
-            label=title,
-        )
-    for target in (1e-3, 1e-4):
-        axes.axhline(target, color="grey", linewidth=0.8, linestyle=":")
+def main(output: str, points: list[Point]) -> None:
+    """Save the plot; both axes are logarithmic."""
+    plt.rcParams.update(STYLE)
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    ours, others = ([point for point in points if is_ours(point[0]) == kind] for kind in (True, False))
+    draw(axes, ours, SOFTMAX, "-")
+    draw(axes, others[::2], OTHERS, "none")
+    draw(axes, others[1::2], OTHERS, "none", below=True)
     axes.set(
         xscale="log",
         yscale="log",
-        xlabel="seconds, whole process, from start to saved weights",
-        ylabel="distance from the optimum, (F − F*) / F*",
+        xlabel="seconds to train and evaluate, whole processes",
+        ylabel="test error in per cent",
     )
-    axes.legend(fontsize=8)
-    axes.grid(alpha=0.25)
-    figure.savefig(output)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+    axes.set_yticks([0.5, 1, 2, 5, 10])
+    axes.minorticks_off()
+    figure.savefig(output, transparent=True, metadata={"Date": None})
+
+
+def draw(axes: Axes, points: list[Point], color: str, line: str, below: bool = False) -> None:
+    """Draw points with their titles above or below them, and a line through them."""
+    errors = [100 - 100 * accuracy for _, _, accuracy in points]
+    axes.plot(
+        [seconds for _, seconds, _ in points], errors, linestyle=line, color=color, marker="o", markersize=5
+    )
+    for (title, seconds, _), error in zip(points, errors, strict=True):
+        axes.annotate(
+            title, (seconds, error), (6, -12 if below else 4), textcoords="offset points", color=color
+        )
+
+
+def is_ours(title: str) -> bool:
+    """Return whether a point is one of softmax."""
+    return title.startswith("softmax")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Evaluate trained weights.
+"""Evaluate what a trainer saved.
 
-    python benchmarks/score.py FOLDER WEIGHTS.npz
+    python benchmarks/score.py MNIST_FOLDER FILE.npz
 
 The output is a JSON object:
 
-- objective: mean cross-entropy over the 60,000 training images + l2/2 · ‖W‖², in float64;
-- accuracy: fraction of the test images that are classified correctly.
+- accuracy: fraction of the test images that are classified correctly;
+- objective: mean cross-entropy over the 60,000 training images + l2/2 · ‖W‖², in float64; left out if the
+  file contains predictions instead of weights.
 """
 
 import json
@@ -40,13 +41,17 @@ def objective(
 
 
 def main(data: Path, path: Path) -> None:
-    """Print the objective and the accuracy of the weights in a file."""
-    with np.load(path) as saved:
-        weights, bias = saved["weights"].astype(np.float64), saved["bias"].astype(np.float64)
+    """Print the scores of the weights or of the predictions in a file."""
+    saved = dict(np.load(path))
     pixels, labels = mnist.load(data, "t10k")
-    accuracy = float(((pixels @ weights + bias).argmax(axis=1) == labels).mean())
-    value = objective(*mnist.load(data), weights, bias)
-    print(json.dumps({"objective": value, "accuracy": accuracy}))
+    scores = {}
+    if "predictions" in saved:
+        predictions = saved["predictions"]
+    else:
+        weights, bias = saved["weights"].astype(np.float64), saved["bias"].astype(np.float64)
+        predictions = (pixels @ weights + bias).argmax(axis=1)
+        scores["objective"] = objective(*mnist.load(data), weights, bias)
+    print(json.dumps(scores | {"accuracy": float((predictions == labels).mean())}))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ Memory is bounded: images are read, classified and written in blocks where the f
 import csv
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -23,8 +23,8 @@ from softmax_cli.errors import DataError
 from softmax_cli.files import atomic_write, check_writable
 from softmax_cli.model import softmax
 
-BLOCK = 2048
-"""Number of images that are classified and written at a time."""
+BLOCK = 4096
+"""Number of images that are classified, on all cores, and written at a time."""
 
 PICTURES = 8192
 """Number of pictures that are decoded at a time."""
@@ -129,24 +129,23 @@ def _answers(
     keys: Sequence[object],
     with_probability: bool,
     probabilities: bool,
-) -> Iterator[list[object]]:
-    """Yield the row of each image."""
-    names = classifier.class_names
+) -> Iterator[Sequence[object]]:
+    """Return the row of each image."""
     y = classifier.predict_proba(images)
     best = y.argmax(axis=1)
-    confidence = map(_text, y[np.arange(len(y)), best].tolist())
-    for key, index, probability, row in zip(keys, best.tolist(), confidence, y, strict=True):
-        answer: list[object] = [key, names[index]]
-        if with_probability:
-            answer.append(probability)
-        yield answer + [_text(one) for one in row.tolist()] * probabilities
+    columns: list[Iterable[object]] = [keys, (classifier.class_names[index] for index in best.tolist())]
+    if with_probability:
+        columns.append(map(_text, y[np.arange(len(y)), best].tolist()))
+    if probabilities:
+        columns += (map(_text, column) for column in y.T.tolist())
+    return zip(*columns, strict=True)
 
 
 def _text(probability: float) -> str:
     return f"{probability:.6g}"
 
 
-def _write_rows(file: BinaryIO, rows: "Sequence[Sequence[object]] | Iterator[list[object]]") -> None:
+def _write_rows(file: BinaryIO, rows: Iterable[Sequence[object]]) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     file.write(text.getvalue().encode())
@@ -186,12 +185,23 @@ def _lines(path: Path) -> Images:
 
     def blocks() -> Iterator[tuple[NDArray[np.uint8], Sequence[object]]]:
         begin = 0 if is_labelled else 1
-        for block in csv_reader.read_blocks(path, layout):
-            images = block.pixels.reshape(-1, *layout.image_shape)
-            yield images, range(begin, begin + len(images))
-            begin += len(images)
+        for pixels in _gathered(block.pixels for block in csv_reader.read_blocks(path, layout)):
+            yield pixels.reshape(-1, *layout.image_shape), range(begin, begin + len(pixels))
+            begin += len(pixels)
 
     return Images(None, *(("index", "class") if is_labelled else ("ImageId", "Label")), blocks())
+
+
+def _gathered(blocks: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+    """Yield the rows of blocks, at least `BLOCK` at a time except for the last ones."""
+    gathered: list[NDArray[np.uint8]] = []
+    for block in blocks:
+        gathered.append(block)
+        if sum(map(len, gathered)) >= BLOCK:
+            yield np.concatenate(gathered)
+            gathered.clear()
+    if gathered:
+        yield np.concatenate(gathered)
 
 
 def _arrays(images: NDArray[np.uint8]) -> Images:

@@ -84,18 +84,20 @@ class StageFacts(NamedTuple):
     Attributes:
         title: What it computes, for the help of ``--features``.
         redraws: The stage maps images to images, so that it precedes the stages that do not.
+        needs_images: The stage maps images to features, and only images.
         l2: Default of `l2` for features with this stage; None for that of the stage before it, or 1e-4.
     """
 
     title: str
     redraws: bool = False
+    needs_images: bool = False
     l2: float | None = None
 
 
 STAGES = {
     "deskew": StageFacts("images sheared until they stand upright", redraws=True),
     "normalize": StageFacts("images normalised by moments", redraws=True),
-    "gradients": StageFacts("gradient directions by region", l2=1e-6),
+    "gradients": StageFacts("gradient directions by region", needs_images=True, l2=1e-6),
     "pca": StageFacts("principal components"),
     "fourier": StageFacts("random Fourier features of a Gaussian kernel", l2=1e-6),
 }

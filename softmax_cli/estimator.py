@@ -14,17 +14,19 @@ The solvers see x' = (x − mean) / scale, with W' = scale · W. The term of the
 scikit-learn, which the extra ``[sklearn]`` installs, is imported here only.
 """
 
+import math
 import warnings
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from softmax_cli.backend import map_ordered
 from softmax_cli.calibration import fit_temperature
 from softmax_cli.config import SOLVERS, STAGES, TrainConfig
 from softmax_cli.data.dataset import hold_out
 from softmax_cli.errors import ConfigError, SoftmaxError
-from softmax_cli.features import FeatureMap, fit_features
+from softmax_cli.features import FeatureMap, fit_features, precompute
 from softmax_cli.model import Floats, Model, evidence, log_softmax, softmax
 from softmax_cli.solvers import sgd
 from softmax_cli.solvers.objective import Objective, SolverStart, Step, solver_module
@@ -37,6 +39,7 @@ try:
     from sklearn.utils.metaestimators import available_if
     from sklearn.utils.multiclass import check_classification_targets, unique_labels
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+    from threadpoolctl import threadpool_limits  # scikit-learn needs it, too
 except ImportError as error:
     raise ConfigError(
         "SoftmaxRegression needs scikit-learn 1.6 or newer, which the extra [sklearn] installs: "
@@ -46,6 +49,8 @@ except ImportError as error:
 VALIDATION = 0.1
 """Fraction of the samples to which the temperature is fitted."""
 
+BLOCK = 1024
+"""Number of samples whose features a core computes at a time."""
 
 RIDGES = 10
 """Multiple of l2 that is added to the variance of a feature for its internal scale."""
@@ -77,9 +82,11 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             the mean loss.
         solver: ``newton``, which converges to the optimum, or ``sgd``.
         features: ``pixels``, the columns of X as they are, or a pipeline of feature stages such as
-            ``pixels,fourier``. Stages that redraw images need rows of X that are square images with whole
-            numbers from 0 to 255.
-        augment: With ``sgd``, distort the images at random in each epoch, if this version can.
+            ``pixels,fourier``. ``gradients`` needs rows of X that are square images. Stages that redraw
+            images, such as ``deskew``, need square images with whole numbers from 0 to 255; features are then
+            computed from X/255.
+        augment: Distort the images at random, anew in each pass of ``sgd``. X is as for stages that redraw
+            images.
         calibrate: Fit a temperature to a tenth of the samples, which are then not trained on.
         tol: With ``newton``, the estimated distance of the loss from the optimum, relative to the loss, at
             which it has converged.
@@ -146,7 +153,8 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
                 kept, chosen = hold_out(labels[rows], VALIDATION, config.seed)
                 rows, validation = rows[kept], rows[chosen]
             self._begin(x, rows, weights, config)
-            step = self._solve(self._objective(x, labels, rows, weights, config), config)
+            with threadpool_limits(1, "blas"):  # the package has threads of its own
+                step = self._solve(self._objective(x, labels, rows, weights, config), config)
         except SoftmaxError as error:
             raise ValueError(str(error)) from error
         self._adopt(step.model, step.velocity)
@@ -187,7 +195,8 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
                 self._begin(x, rows, weights, config)
             objective = self._objective(x, labels, rows, weights, config)
             epoch = int(self.n_iter_[0]) + 1
-            step = sgd.run_epoch(objective, config, self._model, self._velocity, epoch, epoch)
+            with threadpool_limits(1, "blas"):  # the package has threads of its own
+                step = sgd.run_epoch(objective, config, self._model, self._velocity, epoch, epoch)
         except SoftmaxError as error:
             raise ValueError(str(error)) from error
         self.n_iter_ = np.array([epoch])
@@ -220,20 +229,17 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         seed = self.random_state
         if not isinstance(seed, int | np.integer):
             seed = check_random_state(seed).randint(2**31 - 1)
-        more: dict[str, Any] = {"augment": True} if self.augment else {}
         try:
             return TrainConfig(
                 solver=self.solver,
                 features=self.features,
+                augment=bool(self.augment),
                 epochs=None if self.max_iter is None else int(self.max_iter),  # type: ignore[arg-type]
                 l2=float(self.l2),
                 validation_size=0.0,
                 schedule=schedule,
                 seed=int(seed),
-                **more,
             )
-        except TypeError as error:
-            raise ValueError(f"this version cannot augment: {error}") from error
         except SoftmaxError as error:
             raise ValueError(str(error)) from error
 
@@ -256,7 +262,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         dimension = x.shape[1]
         self._mean: Floats = np.zeros(dimension)
         self._scale: Floats = np.ones(dimension)
-        if config.stages:
+        if config.stages or config.augment:
             self._features = fit_features(config, self._inputs(x), rows)
             dimension = self._features.dimension
         else:
@@ -265,23 +271,33 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             self._mean = np.average(chosen, axis=0, weights=given)
             variance = np.average((chosen - self._mean) ** 2, axis=0, weights=given)
             self._scale = internal_scale(variance, config.l2)
-        dtype = np.float32 if config.stages else x.dtype
+        dtype = np.float32 if self._features else x.dtype
         self._model = Model.zeros(dimension, len(self.classes_), dtype)
         self._velocity = Model.zeros(dimension, len(self.classes_), dtype)
         self.n_iter_ = np.array([0])
         self.converged_: bool | None = None
 
     def _inputs(self, x: Floats) -> NDArray[Any]:
-        """Return what feature stages are given: x (n, D), or uint8 images if the first one redraws images."""
-        stages = TrainConfig(features=self.features).stages
-        if not any(STAGES[stage].redraws for stage in stages):
+        """Return what the feature stages are given for x (n, D).
+
+        These are uint8 images (n, rows, cols) if images are redrawn; images in float32 if a stage needs
+        them; else x in float32.
+        """
+        stages = [STAGES[name] for name in TrainConfig(features=self.features).stages]
+        redraws = self.augment or any(stage.redraws for stage in stages)
+        if not redraws and not any(stage.needs_images for stage in stages):
             return x.astype(np.float32, copy=False)
-        side = round(x.shape[1] ** 0.5)
-        if side * side != x.shape[1] or (x != np.clip(np.floor(x), 0, 255)).any():
+        needing = "augment" if self.augment else f"features {self.features!r}"
+        side = math.isqrt(x.shape[1])
+        if side * side != x.shape[1]:
             raise ValueError(
-                f"features {self.features!r} need square images with whole numbers from 0 to 255, one a row"
+                f"{needing} needs square images, one a row; {x.shape[1]} columns are no square number"
             )
-        return x.astype(np.uint8).reshape(len(x), side, side)
+        if not redraws:
+            return x.astype(np.float32, copy=False).reshape(-1, side, side)
+        if (x != np.clip(np.floor(x), 0, 255)).any():
+            raise ValueError(f"{needing} needs images with whole numbers from 0 to 255; X has other values")
+        return x.astype(np.uint8).reshape(-1, side, side)
 
     def _objective(
         self,
@@ -294,9 +310,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         if weights is not None:
             weights = weights / weights[rows].mean()
         if self._features is not None:
-            features, images = self._features, self._inputs(x)
-            if not features.is_random:
-                features, images = features.prepared, features.prepare(images)
+            images, features = precompute(self._features, self._inputs(x))
             return Objective(features, images, labels, rows, config.l2, config.seed, sample_weights=weights)
         scaled = ((x - self._mean) / self._scale).astype(x.dtype)
         l2 = (config.l2 / self._scale**2)[:, None]
@@ -360,9 +374,11 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             return x @ self._coefficients + self._intercepts
         features, images = self._features, self._inputs(x)
         model = Model(self._coefficients * features.scale, self._intercepts)
-        blocks = range(0, len(images), 2048)
-        transform = (features.transform(features.redraw(images[begin : begin + 2048])) for begin in blocks)
-        return np.concatenate([evidence(model, block) for block in transform])
+
+        def compute(begin: int) -> Floats:
+            return evidence(model, features.transform(features.redraw(images[begin : begin + BLOCK])))
+
+        return np.concatenate(list(map_ordered(compute, range(0, len(images), BLOCK))))
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_coefficients")

@@ -149,10 +149,13 @@ def test_wrong_input_writes_no_file(
     assert not Path("answers.csv").exists()
 
 
-def test_csv_is_predicted_in_little_memory(work: Path, classifier: Classifier, sample: Dataset) -> None:
+def test_csv_is_predicted_in_little_memory(
+    work: Path, classifier: Classifier, sample: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Three times the images take the same memory, as tracemalloc counts it."""
     import tracemalloc
 
+    monkeypatch.setattr(batch, "BLOCK", 500)
     peaks = []
     for repeats in (2, 6):
         pixels = np.tile(sample.images[:1000].reshape(1000, -1), (repeats, 1))

@@ -432,6 +432,17 @@ def test_folder_is_named_by_its_base_name(work: Path, monkeypatch: pytest.Monkey
     assert load_folder(Path()).name == "own"
 
 
+@pytest.mark.parametrize(("brightest", "warned"), [(16, True), (255, False)])
+def test_images_with_values_of_another_scale_give_a_warning(
+    work: Path, caplog: pytest.LogCaptureFixture, brightest: int, warned: bool
+) -> None:
+    """As in scikit-learn's digits, whose values are 0 to 16."""
+    images = np.random.default_rng(0).integers(0, brightest + 1, (30, 8, 8)).astype(np.uint8)
+    np.savez("own.npz", images=images, labels=np.arange(30) % 3)
+    load_dataset("own.npz")
+    assert ("the brightest pixel in own.npz is 16 of 255" in caplog.text) == warned
+
+
 @pytest.mark.parametrize(
     ("labels", "test", "classes"),
     [((0, 2, 1), (1, 0), "0 1 2"), ((0, 1, 1), (4, 0), "0 1 4"), ((0, 999, 1), (1, 300), "0 1 300 999")],
@@ -473,7 +484,7 @@ def test_huge_label_takes_less_than_a_gigabyte(work: Path) -> None:
     write_labels(make_folder(work / "own") / LABELS, (0, 1, 2**31 - 1))
     code = "from softmax_cli.data.loading import load_dataset\nload_dataset('own')"
     result = run_child(code, folder=work, RLIMIT_AS=1 << 30)
-    assert (result.returncode, result.stderr) == (0, "")
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("name", ["empty", "file"])

@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,16 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator
+from threadpoolctl import threadpool_info, threadpool_limits
 
-from softmax_cli import SoftmaxRegression
+from softmax_cli import SoftmaxRegression, training
+from softmax_cli.checkpoint import Checkpoint
+from softmax_cli.classifier import Classifier
+from softmax_cli.config import TrainConfig
 from softmax_cli.data.dataset import Dataset, hold_out
+from softmax_cli.features.gradients import Gradients
 from softmax_cli.model import cross_entropy
+from softmax_cli.solvers.objective import Objective
 
 Array = np.ndarray[Any, Any]
 
@@ -128,24 +135,54 @@ def test_partial_fit_ignores_an_earlier_fit_schedule() -> None:
     np.testing.assert_array_equal(used.coef_, SoftmaxRegression(solver="sgd").fit(x, y).coef_)
 
 
-@pytest.mark.parametrize("features", ["pixels,fourier", "deskew", "deskew,fourier"])
-def test_feature_stages_are_those_of_the_package(
-    features: str, sample: Dataset, sample_test: Dataset
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"features": "deskew,fourier"},
+        {"features": "normalize,gradients,pca"},
+        {"augment": True},
+        {"features": "normalize,gradients", "augment": True},
+    ],
+    ids=str,
+)
+def test_images_are_learned_as_by_the_command(
+    options: dict[str, Any], sample: Dataset, sample_test: Dataset
 ) -> None:
-    """Redrawing stages see rows of pixels as images; more accurate than pixels, as with `softmax train`."""
-    from softmax_cli.config import TrainConfig
-    from softmax_cli.training import fit
-
-    x, y = sample.images[:1000].reshape(1000, -1), sample.labels[:1000]
-    model = SoftmaxRegression(1e-4, features=features, solver="sgd", max_iter=5).fit(x, y)
-    if "fourier" in features and not features.startswith("deskew"):
-        assert model.coef_.shape == (10, 4000)  # floats are used as given, so that only the shape is known
-        return
-    config = TrainConfig(features=features, epochs=5, validation_size=0, l2=1e-4)
-    part = Dataset("", "", "", sample.images[:1000], y, sample.class_names, "digit")
-    *_, state = fit(config, part)
+    """Rows of pixels give the weights and the answers of `softmax train` on the same images."""
+    part = replace(sample, images=sample.images[:500], labels=sample.labels[:500])
+    model = SoftmaxRegression(1e-4, solver="sgd", max_iter=3, **options)
+    model.fit(part.images.reshape(500, -1), part.labels)
+    config = TrainConfig(epochs=3, validation_size=0, l2=1e-4, **options)
+    *_, state = training.fit(config, part)
     np.testing.assert_allclose(model.coef_.T, state.model.weights, rtol=1e-5, atol=1e-6)
-    assert model.score(sample_test.images.reshape(1000, -1), sample_test.labels) > 0.85
+    classifier = Classifier(Checkpoint.begin(config, part, state))
+    found = model.predict_proba(sample_test.images.reshape(1000, -1))
+    np.testing.assert_allclose(found, classifier.predict_proba(sample_test.images), atol=1e-5)
+
+
+def test_partial_fit_augments_anew_in_each_call(sample: Dataset) -> None:
+    """Two calls give the weights of two epochs of the command at a constant learning rate."""
+    part = replace(sample, images=sample.images[:500], labels=sample.labels[:500])
+    model = SoftmaxRegression(solver="sgd", augment=True)
+    for _ in range(2):
+        model.partial_fit(part.images.reshape(500, -1), part.labels, classes=range(10))
+    *_, state = training.fit(
+        TrainConfig(augment=True, epochs=2, validation_size=0, schedule="constant"), part
+    )
+    np.testing.assert_allclose(model.coef_.T, state.model.weights, rtol=1e-5, atol=1e-6)
+
+
+def test_features_of_numbers_are_computed_from_them_as_given() -> None:
+    """With ``gradients``, rows are images in any unit; ``fourier`` takes any rows."""
+    x, y = load_digits(return_X_y=True)
+    model = SoftmaxRegression(1e-5, features="gradients").fit(x / 16, y)
+    stage = Gradients.from_arrays({}, TrainConfig(features="gradients"), (8, 8))
+    phi = stage.transform((x / 16).astype(np.float32).reshape(-1, 8, 8))
+    np.testing.assert_allclose(
+        model.decision_function(x / 16), phi @ model.coef_.T + model.intercept_, atol=1e-3
+    )
+    assert model.score(x / 16, y) > 0.98
+    assert SoftmaxRegression(features="pixels,fourier", solver="sgd").fit(x, y).coef_.shape == (10, 4000)
 
 
 def test_calibration_divides_by_the_best_temperature() -> None:
@@ -175,6 +212,25 @@ def test_it_works_inside_of_scikit_learn() -> None:
     np.testing.assert_array_equal(copy.predict_proba(x), search.predict_proba(x))
 
 
+@pytest.mark.parametrize("solver", ["newton", "sgd"])
+def test_blas_has_one_thread_while_the_package_has_several(
+    solver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads of both kinds at once are several times slower than either."""
+    seen = []
+
+    def report(self: Objective, images: int) -> None:
+        seen.extend(one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas")
+
+    monkeypatch.setattr(Objective, "report", report)
+    with threadpool_limits(2, "blas"):
+        SoftmaxRegression(solver=solver).fit(*load_iris(return_X_y=True))
+        if solver == "sgd":
+            SoftmaxRegression(solver=solver).partial_fit(*load_iris(return_X_y=True), classes=range(3))
+        after = {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}
+    assert (set(seen), after) == ({1}, {2})
+
+
 def test_a_run_that_is_cut_short_warns_and_says_so() -> None:
     x, y = load_wine(return_X_y=True)
     with pytest.warns(ConvergenceWarning, match="did not converge in 1 iterations"):
@@ -189,12 +245,23 @@ def test_a_run_that_is_cut_short_warns_and_says_so() -> None:
         ({"solver": "adam"}, "solver must be sgd or newton, not 'adam'"),
         ({"l2": -1}, "l2 must be at least 0"),
         ({"features": "edges"}, "unknown feature stage 'edges'"),
-        ({"features": "deskew"}, "features 'deskew' need square images with whole numbers from 0 to 255"),
+        ({"features": "deskew"}, "features 'deskew' needs square images, one a row; 13 columns are no"),
+        ({"features": "gradients"}, "features 'gradients' needs square images, one a row; 13 columns"),
+        ({"augment": True, "solver": "sgd"}, "augment needs square images, one a row; 13 columns"),
+        ({"augment": True}, "augment has no effect with solver newton"),
     ],
 )
 def test_wrong_parameters_are_value_errors(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        SoftmaxRegression(**options).fit(*load_iris(return_X_y=True))
+        SoftmaxRegression(**options).fit(*load_wine(return_X_y=True))
+
+
+@pytest.mark.parametrize("change", [0.5, -1, 300])
+def test_images_to_be_redrawn_are_whole_numbers(change: float) -> None:
+    x, y = load_digits(return_X_y=True)
+    x[3, 0] += change
+    with pytest.raises(ValueError, match="augment needs images with whole numbers from 0 to 255; X has oth"):
+        SoftmaxRegression(solver="sgd", augment=True).fit(x, y)
 
 
 def test_without_scikit_learn_the_extra_is_named() -> None:

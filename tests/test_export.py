@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import chain, permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -16,25 +18,40 @@ from click.testing import Result
 from softmax_cli import export
 from softmax_cli.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from softmax_cli.classifier import Classifier
-from softmax_cli.config import STAGES, TrainConfig
+from softmax_cli.config import STAGES, TrainConfig, find_config, read_toml
 from softmax_cli.data.dataset import Dataset
 from softmax_cli.data.download import Source
 from softmax_cli.data.loading import load_dataset
 from softmax_cli.errors import ConfigError
+from softmax_cli.model import Model
 from softmax_cli.training import fit, start
 from tests.helpers import assert_fails
 
 Invoke = Callable[..., Result]
-PIPELINES = ["pixels", "deskew", "deskew,fourier", "pixels,fourier"]
+CONFIGS = Path(__file__).parents[1] / "configs"
+IMAGE_STAGES = [name for name in export.CONVERTERS if STAGES[name].redraws]
+VECTOR_STAGES = [name for name in export.CONVERTERS if not STAGES[name].redraws]
+ORDERS = [
+    (*first, *then)
+    for first in chain.from_iterable(permutations(IMAGE_STAGES, count) for count in range(3))
+    for then in chain.from_iterable(permutations(VECTOR_STAGES, count) for count in range(4))
+    if "gradients" not in then[1:]  # it needs images
+]
+"""All orders in which stages can follow each other; the first is that of pixels."""
+
+SMALL = {"gradients_grid": 4, "pca_dimension": 20, "fourier_dimension": 100}
+"""Options of stages that make small features."""
 
 
-def train(features: str, data: Dataset) -> Checkpoint:
-    options = {"fourier_dimension": 500} if "fourier" in features else {}
-    config = TrainConfig(features=features, epochs=2, calibrate=True, **options)  # type: ignore[arg-type]
-    state = start(config, data)
-    for reached in fit(config, data, state):
-        state = reached
-    return Checkpoint.begin(config, data, state)
+def checkpoint_of(stages: Sequence[str], data: Dataset, seed: int = 0, **options: Any) -> Checkpoint:
+    """Return a checkpoint with the stages fitted on the data, and random weights."""
+    options |= {name: value for name, value in SMALL.items() if name.partition("_")[0] in stages}
+    config = TrainConfig(features=",".join(["pixels", *stages]), **options)
+    state, generator = start(config, data), np.random.default_rng(seed)
+    weights = generator.normal(size=state.model.weights.shape)
+    bias = generator.normal(size=state.model.bias.shape)
+    model = Model(weights.astype(np.float32), bias.astype(np.float32))
+    return Checkpoint.begin(config, data, replace(state, model=model))
 
 
 def run(path: str | Path, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -51,23 +68,34 @@ def assert_agrees(path: str | Path, checkpoint: Checkpoint, images: np.ndarray) 
     assert label.tolist() == [checkpoint.class_names[index] for index in expected.argmax(axis=1)]
 
 
-@pytest.mark.parametrize("features", PIPELINES)
-def test_answers_agree(work: Path, sample: Dataset, sample_test: Dataset, features: str) -> None:
-    """On test images, and on images without ink, of one row of ink, of noise, and full ones."""
-    checkpoint = train(features, sample)
+@pytest.mark.parametrize("stages", ORDERS, ids=",".join)
+def test_answers_agree_for_every_order_of_stages(work: Path, sample: Dataset, stages: Sequence[str]) -> None:
+    """On images that are not square, without ink, with little of it, of noise, and full ones."""
+    data = replace(sample, images=sample.images[:100, 3:24, 5:20], labels=sample.labels[:100])
+    checkpoint = checkpoint_of(stages, data)
     export.export_onnx(checkpoint, "model.onnx")
-    odd = np.zeros((4, 28, 28), np.uint8)
+    odd = np.zeros((6, 21, 15), np.uint8)
     odd[1, 3] = 200
-    odd[2] = np.random.default_rng(0).integers(0, 256, (28, 28))
-    odd[3] = 255
-    assert_agrees("model.onnx", checkpoint, np.concatenate([odd, sample_test.images]))
+    odd[2, 3], odd[2, 4, 0] = 200, 1
+    odd[3, 5, 9] = 255
+    odd[4] = np.random.default_rng(0).integers(0, 256, (21, 15))
+    odd[5] = 255
+    assert_agrees("model.onnx", checkpoint, np.concatenate([odd, data.images]))
 
 
-def test_images_that_are_not_square_agree(work: Path, sample: Dataset) -> None:
-    data = replace(sample, images=sample.images[:500, 3:24, 5:20], labels=sample.labels[:500])
-    checkpoint = train("deskew,fourier", data)
+@pytest.mark.parametrize("name", [path.stem for path in sorted(CONFIGS.glob("*.toml"))])
+def test_trained_models_of_every_config_agree(work: Path, sample: Dataset, name: str) -> None:
+    """With the temperature of a calibration; for many images, for one, and for none."""
+    given = read_toml(find_config(name)) | {"epochs": 1, "validation_size": 0.1, "calibrate": True}
+    data = replace(sample, images=sample.images[:500], labels=sample.labels[:500])
+    config = TrainConfig(**given)
+    *_, state = fit(config, data)
+    assert state.temperature != 1
+    checkpoint = Checkpoint.begin(config, data, state)
     export.export_onnx(checkpoint, "model.onnx")
-    assert_agrees("model.onnx", checkpoint, data.images)
+    assert_agrees("model.onnx", checkpoint, sample.images[:200])
+    assert_agrees("model.onnx", checkpoint, sample.images[:1])
+    assert [len(output) for output in run("model.onnx", sample.images[:0])] == [0, 0]
 
 
 def test_every_stage_is_exported_or_refused_by_name(
@@ -75,10 +103,8 @@ def test_every_stage_is_exported_or_refused_by_name(
 ) -> None:
     assert set(export.CONVERTERS) <= set(STAGES)
     monkeypatch.delitem(export.CONVERTERS, "deskew")
-    with pytest.raises(
-        ConfigError, match="feature stage deskew has no ONNX form yet; models of fourier can be"
-    ):
-        export.onnx_model(train("deskew", sample))
+    with pytest.raises(ConfigError, match="feature stage deskew has no ONNX form yet; models of fourier, "):
+        export.onnx_model(checkpoint_of(["deskew"], sample))
     assert export.onnx_model(trained)
 
 
@@ -114,9 +140,9 @@ def test_without_onnx_the_extra_is_named(work: Path, model_file: Path) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("features", PIPELINES)
-def test_all_test_images_of_mnist_agree(work: Path, full_mnist: Path, features: str) -> None:
+@pytest.mark.parametrize("stages", [(), ("deskew", "fourier"), ("normalize", "gradients", "pca", "fourier")])
+def test_all_test_images_of_mnist_agree(work: Path, full_mnist: Path, stages: Sequence[str]) -> None:
     source = Source(full_mnist, offline=True)
-    checkpoint = train(features, load_dataset("mnist", "train", source))
+    checkpoint = checkpoint_of(stages, load_dataset("mnist", "train", source))
     export.export_onnx(checkpoint, "model.onnx")
     assert_agrees("model.onnx", checkpoint, load_dataset("mnist", "test", source).images)

@@ -371,6 +371,19 @@ def test_label_without_a_header_is_the_first_column_or_the_last_one(work: Path, 
         assert list(map(int, texts)) == labels.tolist()
 
 
+def test_every_number_of_a_csv_file_is_read_or_refused(work: Path) -> None:
+    """Values have leading zeros; the first that is above 255 is named with its place."""
+    lines = [f"{value},{value},{value:02},{value:02},{value:03}\n" for value in range(256)]
+    Path("data.csv").write_text("".join(lines))
+    pixels, labels = csv_reader.read_table(Path("data.csv"))
+    np.testing.assert_array_equal(pixels.reshape(256, 4), np.arange(256)[:, None].repeat(4, axis=1))
+    assert labels == [str(value) for value in range(256)]
+    for value in ["256", "260", "299", "300", "900", "1000", "1255", "00256", "99999"]:
+        Path("data.csv").write_text("".join([*lines, f"1,2,{value},3,4\n"]))
+        with pytest.raises(DataError, match=f"line 257, column 3: '{value}' is not a whole number"):
+            csv_reader.read_table(Path("data.csv"))
+
+
 def test_csv_is_read_in_little_more_memory_than_its_pixels(work: Path) -> None:
     """At most 1.5 times, as tracemalloc counts what numpy allocates."""
     import tracemalloc

@@ -41,6 +41,7 @@ PLACES = {
     "onnx": ("export",),
     "pyarrow": ("data.readers.parquet",),
     "sklearn": ("estimator",),
+    "threadpoolctl": ("estimator",),
     "numpy": ("",),
 }
 """The only modules or packages that may import an external package."""

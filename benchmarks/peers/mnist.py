@@ -1,4 +1,4 @@
-"""Functions that the peers share: read the images, save the weights."""
+"""Functions that the peers share: read the images, save the weights or the predictions."""
 
 import sys
 from pathlib import Path
@@ -11,9 +11,9 @@ L2 = 1e-4
 
 
 def arguments() -> tuple[Path, Path, int]:
-    """Return the arguments of a peer: folder of the IDX files, output, iterations."""
-    data, output, iterations = sys.argv[1:]
-    return Path(data), Path(output), int(iterations)
+    """Return the arguments of a peer: folder of the IDX files, output, and a number such as of iterations."""
+    data, output, number = sys.argv[1:]
+    return Path(data), Path(output), int(number)
 
 
 def load(data: Path, split: str = "train") -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
@@ -33,3 +33,10 @@ def save(output: Path, weights: ArrayLike, bias: ArrayLike) -> None:
     assert weights.shape == (784, 10), weights.shape
     assert bias.shape == (10,), bias.shape
     np.savez(output, weights=weights, bias=bias)
+
+
+def save_predictions(output: Path, labels: ArrayLike) -> None:
+    """Save the predicted labels of the test images as a .npz file."""
+    labels = np.asarray(labels)
+    assert labels.shape == (10_000,), labels.shape
+    np.savez(output, predictions=labels)

@@ -2,7 +2,8 @@
 
 Decoding a small picture is mostly work of the interpreter, which threads do not share. The work is therefore
 done by child processes, which run this module: each reads a pickled call from its standard input and writes
-the pickled results to its standard output.
+the pickled results to its standard output. `backend.map_processes` would not do: if it cannot fork, it runs
+the main module of the caller again, which may be a script that loads data and trains.
 """
 
 import logging

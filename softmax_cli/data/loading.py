@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 IMPATIENT = 3.0
 """Timeout of all mirrors in seconds if the bundled sample can be used instead."""
 
+DARK = 32
+"""Brightest pixel, of 255, up to which the values of a data set probably have another scale."""
+
 TEST_FRACTION = 1 / 6
 """Fraction of the images for testing if a source has no test split."""
 
@@ -148,6 +151,8 @@ def reread_dataset(origin: Origin, digests: tuple[str, str]) -> Dataset:
 
 def _load_path(path: Path, split: str, source: Source) -> Dataset:
     train, chosen = _checked_splits(path, split, source)
+    if split == "train":
+        _warn_of_dark_images(train.images, path)
     digest = content_digest(train.images, train.labels)
     part_digest = digest if chosen is train else content_digest(chosen.images, chosen.labels)
     origin = _origin(str(path.resolve()), split, source)
@@ -188,6 +193,16 @@ def _at_path(path: Path, chosen: Split, digests: tuple[str, str], origin: Origin
 def _origin(name: str, split: str, source: Source) -> Origin:
     cache = _writable_cache(source)
     return Origin(name, split, cache and cache.resolve(), source.reading)
+
+
+def _warn_of_dark_images(images: NDArray[np.uint8], path: Path) -> None:
+    brightest = int(images[:: -(-len(images) // 1000)].max())
+    if brightest <= DARK:
+        log.warning(
+            "the brightest pixel in %s is %d of 255, and gradient descent learns slowly from dark images; "
+            "scale the values to 0 to 255, or use --solver newton",
+            *(path, brightest),
+        )
 
 
 def _writable_cache(source: Source) -> Path | None:

@@ -38,7 +38,6 @@ LABEL_LIMIT = 200
 
 COMMA, NEWLINE, ZERO = 44, 10, 48
 DIGITS = b"0123456789"
-NOT_DIGIT, NO_NUMBER = 255, 999
 
 
 class Layout(NamedTuple):
@@ -225,7 +224,7 @@ def _is_square(number: int) -> bool:
 
 
 def read_blocks(path: Path, layout: Layout) -> Iterator[Block]:
-    """Yield the images and labels of a file in blocks of lines; each is valid until the next.
+    """Yield the images and labels of a file in blocks of lines, in new arrays.
 
     Raises:
         DataError: A line has another number of columns, or a value is wrong.
@@ -250,22 +249,22 @@ def _convert_fast(block: bytes, layout: Layout) -> Block | None:
         return None
     labels = [] if layout.label is None else _cut_out(block, ends, layout)
     others = len(ends) + sum(len(label.translate(None, DIGITS)) for label in labels)
-    numbers, found = _numbers_at(values)
-    pixels = numbers[ends - 1].reshape(-1, layout.columns)[:, _as_slice(layout.pixels)]
-    if found != others or pixels.max() > 255 or not all(map(_is_simple, labels)):
+    numbers, is_wrong, found = _numbers_at(values)
+    chosen, last_digits = _as_slice(layout.pixels), ends.reshape(-1, layout.columns) - 1
+    wrong = is_wrong.take(last_digits)[:, chosen].any()
+    if found != others or wrong or not all(map(_is_simple, labels)):
         return None
-    return Block(pixels.astype(np.uint8), [sys.intern(label.strip().decode()) for label in labels])
+    pixels = numbers.take(last_digits)[:, chosen]
+    return Block(pixels, [sys.intern(label.strip().decode()) for label in labels])
 
 
 def _cut_out(block: bytes, ends: NDArray[np.intp], layout: Layout) -> list[bytes]:
     """Return the text of each label, given where all values end."""
     assert layout.label is not None
-    bounds = np.concatenate([[-1], ends])
-    begins = (bounds[layout.label : -1 : layout.columns] + 1).tolist()
-    return [
-        block[begin:end]
-        for begin, end in zip(begins, ends[layout.label :: layout.columns].tolist(), strict=True)
-    ]
+    line_begins = np.concatenate([[0], ends[layout.columns - 1 : -1 : layout.columns] + 1])
+    begins = ends[layout.label - 1 :: layout.columns] + 1 if layout.label else line_begins
+    label_ends = ends[layout.label :: layout.columns]
+    return [block[begin:end] for begin, end in zip(begins.tolist(), label_ends.tolist(), strict=True)]
 
 
 def _is_simple(label: bytes) -> bool:
@@ -278,20 +277,21 @@ def _as_slice(columns: NDArray[np.intp]) -> "slice | NDArray[np.intp]":
     return slice(int(columns[0]), int(columns[-1]) + 1) if adjacent else columns
 
 
-def _numbers_at(values: NDArray[np.uint8]) -> tuple[NDArray[np.uint16], int]:
-    """Return for each byte the number of 1 to 3 digits that ends there, and the count of other bytes.
+def _numbers_at(values: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.bool_], int]:
+    """Return for each byte the number of 1 to 3 digits that ends there, modulo 256.
 
-    It is `NO_NUMBER` at other bytes, and after more than 3 digits.
+    Also return whether it is wrong, that is, there is no digit, or it has more digits or is above 255; and
+    the count of bytes that are no digits.
     """
-    digits = np.concatenate([np.zeros(3, np.uint8), values]) - np.uint8(ZERO)
-    digits[:3] = NOT_DIGIT
+    digits = np.concatenate([np.full(3, COMMA, np.uint8), values]) - np.uint8(ZERO)
     is_digit = digits <= 9
-    weights = np.where(is_digit, digits, 0).astype(np.uint16)
-    numbers: NDArray[np.uint16] = weights[3:] + np.uint16(10) * weights[2:-1]
-    numbers += np.uint16(100) * weights[1:-2] * is_digit[2:-1]
-    too_long = is_digit[2:-1] & is_digit[1:-2] & is_digit[:-3]
-    numbers[~is_digit[3:] | too_long] = NO_NUMBER
-    return numbers, len(values) - int(np.count_nonzero(is_digit[3:]))
+    digits *= is_digit
+    ones, tens, hundreds = digits[3:], digits[2:-1] * np.uint8(10), digits[1:-2] * is_digit[2:-1]
+    tens += ones
+    is_wrong = (hundreds > 2) | (hundreds == 2) & (tens > 55) | ~is_digit[3:]
+    is_wrong |= is_digit[2:-1] & is_digit[1:-2] & is_digit[:-3]
+    tens += hundreds * np.uint8(100)
+    return tens, is_wrong, len(values) - int(np.count_nonzero(is_digit[3:]))
 
 
 def _convert_slowly(block: bytes, layout: Layout, line: int, path: Path) -> Block:
