@@ -435,6 +435,19 @@ def test_without_dask_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 # The processes of a local cluster
 
 
+def test_processes_that_cannot_be_started_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*arguments: Any, **options: Any) -> None:
+        raise OSError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(distributed, "LocalCluster", refused)
+    with open_cluster("local:3") as cluster:
+        assert cluster
+        with pytest.raises(
+            ClusterError, match=r"cannot start the local cluster of 3 processes: .*; start fewer"
+        ):
+            cluster.connect()
+
+
 def test_local_processes_are_closed_to_others_and_use_one_thread(local: Cluster) -> None:
     """They listen on the loopback interface, and refuse a client without their certificate."""
     processes = [psutil.Process(), *psutil.Process().children(recursive=True)]

@@ -101,7 +101,10 @@ class Cluster:
         connection.import_distributed()
         self._resources.enter_context(connection.silenced())
         if self._place.processes:
-            self._connection = connection.start_local(self._place.processes, self._resources)
+            try:
+                self._connection = connection.start_local(self._place.processes, self._resources)
+            except (OSError, RuntimeError) as error:
+                raise ClusterError(f"cannot start {self._place}: {error}; start fewer") from error
         else:
             log.info("connecting to %s", self._place)
             with self._reporting():
@@ -267,7 +270,7 @@ class Cluster:
         return ClusterError(f"{self._place} does not answer; check that its scheduler runs")
 
     def _no_workers(self) -> ClusterError:
-        return ClusterError(
-            f"{self._place} has had no workers for {TIMEOUT:.0f} seconds; start some with: "
-            f"dask worker {self._place.address}"
-        )
+        remedy = f"start some with: dask worker {self._place.address}"
+        if self._place.processes:
+            remedy = "its processes end too soon, perhaps out of memory; start fewer"
+        return ClusterError(f"{self._place} has had no workers for {TIMEOUT:.0f} seconds; {remedy}")
