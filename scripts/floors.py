@@ -9,7 +9,7 @@ import re
 import tomllib
 from pathlib import Path
 
-EXTRAS = ("sklearn", "onnx", "parquet")
+EXTRAS = ("sklearn", "onnx", "parquet", "dask")
 """Extras whose packages the library imports, and which its tests need."""
 
 

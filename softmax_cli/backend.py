@@ -27,6 +27,15 @@ if TYPE_CHECKING:
 VARIABLE = "SOFTMAX_THREADS"
 """Environment variable with the largest number of cores to use."""
 
+BLAS_VARIABLES = (
+    "OPENBLAS_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "BLIS_NUM_THREADS",
+)
+"""Environment variables with the number of threads of a matrix product."""
+
 PART = 2048
 """Smallest number of rows in a part, except for the last one."""
 
@@ -198,20 +207,15 @@ def for_each(function: Callable[[Item], None], items: Iterable[Item], workers: i
         pass
 
 
-def map_sum(
-    function: Callable[[slice], Any],
-    parts: Iterable[slice],
-    on_part: Callable[[slice], None] = lambda part: None,
-) -> Any:
-    """Return the sum of ``function(part)`` over the parts, added in order.
+def sum_ordered(results: Iterable[Any], on_result: Callable[[int], None] = lambda index: None) -> Any:
+    """Return the sum of the results, added in order.
 
-    `on_part` is called on this thread after each part; an exception that it raises ends the work.
+    `on_result` is called with the index of each result; an exception that it raises ends the work.
     """
-    parts = list(parts)
     total = None
-    for part, result in zip(parts, map_ordered(function, parts), strict=True):
+    for index, result in enumerate(results):
         total = result if total is None else total + result
-        on_part(part)
+        on_result(index)
     return total
 
 

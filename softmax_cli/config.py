@@ -41,6 +41,7 @@ class SolverFacts(NamedTuple):
         uses_learning_rate: Use ``--learning-rate`` and its schedule; then the number of epochs of a run
             cannot change, unless the schedule is constant.
         remedy: What to try if training diverges.
+        uses_full_passes: Nearly all of its work is in passes over all images, which a cluster can do.
     """
 
     title: str
@@ -50,6 +51,7 @@ class SolverFacts(NamedTuple):
     keeps_best: bool
     uses_learning_rate: bool
     remedy: str
+    uses_full_passes: bool = False
 
 
 SOLVERS = {
@@ -70,6 +72,7 @@ SOLVERS = {
         keeps_best=False,
         uses_learning_rate=False,
         remedy="raise --l2",
+        uses_full_passes=True,
     ),
 }
 """The registry of solvers."""

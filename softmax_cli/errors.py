@@ -7,6 +7,7 @@ SoftmaxError
 ├── CheckpointError
 ├── ImageError
 ├── DivergenceError
+├── ClusterError
 └── OutputError
 
 A message says what was wrong, what was expected, and what to do. The command line prints it as one ``error:``
@@ -40,6 +41,10 @@ class ImageError(SoftmaxError):
 
 class DivergenceError(SoftmaxError):
     """A value is not finite during training or evaluation."""
+
+
+class ClusterError(SoftmaxError):
+    """A cluster cannot be reached, or its workers do not suit the run."""
 
 
 class OutputError(SoftmaxError):

@@ -311,11 +311,11 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             weights = weights / weights[rows].mean()
         if self._features is not None:
             images, features = precompute(self._features, self._inputs(x))
-            return Objective(features, images, labels, rows, config.l2, config.seed, weights)
+            return Objective(features, images, labels, rows, config.l2, config.seed, sample_weights=weights)
         scaled = ((x - self._mean) / self._scale).astype(x.dtype)
         l2 = (config.l2 / self._scale**2)[:, None]
         features = FeatureMap((x.shape[1],), (), pixel_scale=1.0)
-        return Objective(features, scaled, labels, rows, l2, config.seed, weights)
+        return Objective(features, scaled, labels, rows, l2, config.seed, sample_weights=weights)
 
     def _solve(self, objective: Objective, config: TrainConfig) -> Step:
         """Return the last step of the solver; set `n_iter_` and `converged_`."""

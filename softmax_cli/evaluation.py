@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,18 +10,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softmax_cli.classifier import Classifier
+from softmax_cli.cluster import Cluster
 from softmax_cli.comparison import Comparison, compare
 from softmax_cli.data.catalog import usual_accuracy
 from softmax_cli.data.dataset import Dataset
 from softmax_cli.data.download import Source
 from softmax_cli.data.labels import as_labels
 from softmax_cli.data.loading import find_dataset, load_dataset
-from softmax_cli.errors import ConfigError, DataError
-from softmax_cli.features import feature_arrays
+from softmax_cli.errors import CheckpointError, ConfigError, DataError, DivergenceError
+from softmax_cli.examples import Examples
+from softmax_cli.features import FeatureMap, feature_arrays
 from softmax_cli.metrics import Scores, score, total
+from softmax_cli.model import Model
 from softmax_cli.training import split_rows
 
 log = logging.getLogger(__name__)
+
+EVALUATED = "evaluated"
+"""The name of the examples of an evaluation."""
 
 
 class Evaluation(NamedTuple):
@@ -37,22 +44,60 @@ class Evaluation(NamedTuple):
     correct: NDArray[np.bool_]
 
 
-def evaluate(classifier: Classifier, data: Dataset, rows: NDArray[np.intp] | None = None) -> Evaluation:
+def evaluate(
+    classifier: Classifier,
+    data: Dataset,
+    rows: NDArray[np.intp] | None = None,
+    cluster: Cluster | None = None,
+) -> Evaluation:
     """Evaluate a classifier on ``data.images[rows]``, by default on all of them.
+
+    With a cluster, its machines read the images. The result does not depend on it.
 
     Raises:
         DataError: The images or the classes do not suit the classifier.
+        ClusterError: The cluster cannot be used.
     """
     check_data(classifier, data)
-    temperature = classifier.checkpoint.state.temperature
-    scores, before, correct = [], [], []
-    for block, z in classifier.evidence_blocks(data.images, rows):
-        labels = data.labels[block]
-        scores.append(score(z, labels))
-        correct.append(z.argmax(axis=1) == labels)
-        if temperature != 1:
-            before.append(score(z * z.dtype.type(temperature), labels))
-    return Evaluation(total(scores), total(before) if before else None, np.concatenate(correct))
+    state = classifier.checkpoint.state
+    if rows is not None and np.array_equal(rows, np.arange(len(data))):
+        rows = None  # which takes no message
+    build = partial(_make_examples, state.features, data.class_names, rows)
+    examples = build(data) if cluster is None else cluster.share(data, build)
+    try:
+        parts = list(examples[EVALUATED].map_parts(_evaluate_part, (state.model, state.temperature)))
+    except DivergenceError as error:
+        raise CheckpointError(str(error)) from error
+    return _joined(parts)
+
+
+def _make_examples(
+    features: FeatureMap, class_names: tuple[str, ...], rows: NDArray[np.intp] | None, data: Dataset
+) -> dict[str, Examples]:
+    """Return the examples to evaluate a model on, with labels that index `class_names`."""
+    data = align_classes(data, class_names)
+    rows = np.arange(len(data)) if rows is None else rows
+    return {EVALUATED: Examples(features, data.images, data.labels, rows)}
+
+
+def _evaluate_part(examples: Examples, question: tuple[Model, float], part: slice) -> Evaluation:
+    """Return the evaluation of a model with a temperature on a part."""
+    model, temperature = question
+    blocks = []
+    for z, labels in examples.evidence_blocks(model, part):
+        before = score(z * z.dtype.type(temperature), labels) if temperature != 1 else None
+        blocks.append(Evaluation(score(z, labels), before, z.argmax(axis=1) == labels))
+    return _joined(blocks)
+
+
+def _joined(parts: list[Evaluation]) -> Evaluation:
+    """Return the evaluation on the images of all parts."""
+    before = [part.before for part in parts if part.before]
+    return Evaluation(
+        total(part.scores for part in parts),
+        total(before) if before else None,
+        np.concatenate([part.correct for part in parts]),
+    )
 
 
 def compare_evaluations(first: Evaluation, second: Evaluation) -> Comparison:

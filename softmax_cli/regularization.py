@@ -11,13 +11,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
+from softmax_cli.cluster import Cluster
 from softmax_cli.config import SOLVERS, TrainConfig
 from softmax_cli.data.dataset import Dataset
-from softmax_cli.features import evidence_blocks, fit_features, precompute
-from softmax_cli.metrics import Scores, score, total
+from softmax_cli.features import fit_features
+from softmax_cli.metrics import total
 from softmax_cli.model import Model
 from softmax_cli.solvers.objective import Objective, SolverStart, solver_module
-from softmax_cli.training import RowSplit, split_rows
+from softmax_cli.training import TRAINING, VALIDATION, RowSplit, make_examples, score_part, split_rows
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ def choose_l2(
     data: Dataset,
     split: RowSplit | None = None,
     on_progress: Callable[[int], bool] = lambda images: False,
+    cluster: Cluster | None = None,
 ) -> tuple[TrainConfig, tuple[PathPoint, ...]]:
     """Return the config with the l2 of lowest validation loss, and the path on which it was found.
 
@@ -48,19 +50,17 @@ def choose_l2(
     a few iterations. Arguments are those of `softmax_cli.training.fit`.
     """
     config = replace(config, l2=VALUES[0])
-    rows, validation = split or split_rows(config, data)
-    whole = fit_features(config, data.images, rows)
-    images, features = precompute(whole, data.images)
-    objective = Objective(features, images, data.labels, rows, 0.0, config.seed, on_progress=on_progress)
-    zeros = Model.zeros(features.dimension, len(data.class_names))
+    features = fit_features(config, data.images, (split or split_rows(config, data))[0])
+    examples = make_examples(config, features, split, data, cluster)
+    objective = Objective.of(examples[TRAINING], 0.0, seed=config.seed, on_progress=on_progress)
+    zeros = Model.zeros(objective.features.dimension, len(data.class_names))
     model, path = zeros, list[PathPoint]()
     for l2 in VALUES:
         # A solver without a schedule skips its warm-up if some iterations are done.
         epoch = 0 if SOLVERS[config.solver].uses_learning_rate or not path else 1
         start = SolverStart(model, zeros, epoch)
         model = _solve(replace(objective, l2=l2), replace(config, l2=l2), start)
-        blocks = evidence_blocks(model, features, images, validation)
-        scores: Scores = total(score(z, data.labels[block]) for block, z in blocks)
+        scores = total(scores for scores, _ in examples[VALIDATION].map_parts(score_part, (model, False)))
         path.append(PathPoint(l2, scores.loss, scores.accuracy))
         log.info("l2 %g: validation %.4f, accuracy %.2f %%", l2, scores.loss, 100 * scores.accuracy)
         if scores.loss > min(point.validation_loss for point in path):

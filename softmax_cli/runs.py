@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from softmax_cli.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from softmax_cli.cluster import Cluster
 from softmax_cli.config import AUTO, DEFAULT_CHECKPOINT, SOLVERS, TrainConfig, continued
 from softmax_cli.data.dataset import Dataset
 from softmax_cli.data.download import Source
@@ -20,7 +21,15 @@ from softmax_cli.errors import CheckpointError, ConfigError, OutputError, reason
 from softmax_cli.files import FileLock, atomic_write, check_replaces, check_writable, open_regular
 from softmax_cli.novelty import fit_novelty
 from softmax_cli.regularization import PathPoint, choose_l2
-from softmax_cli.training import Epoch, fit, has_converged, is_complete, split_rows, start
+from softmax_cli.training import (
+    Epoch,
+    check_cluster_suits,
+    fit,
+    has_converged,
+    is_complete,
+    split_rows,
+    start,
+)
 
 log = logging.getLogger(__name__)
 
@@ -89,8 +98,11 @@ def start_run(
     source: Source | None = None,
     log_file: str | Path | None = None,
     data: Dataset | None = None,
+    cluster: Cluster | None = None,
 ) -> Run:
     """Return a new run; nothing is written yet.
+
+    With a cluster, which is connected before the data are read, l2 is chosen there.
 
     Raises:
         OutputError: The checkpoint or the log could not be written, or another run is writing it.
@@ -101,10 +113,13 @@ def start_run(
     output, log_file = Path(output), _checked_log(log_file, Path(output))
     check_writable(output)
     with _locked(output, log_file) as locks:
+        if cluster:
+            check_cluster_suits(config)
+            cluster.connect()
         data = data or load_dataset(config.dataset, "train", source)
         path: tuple[PathPoint, ...] = ()
         if config.chooses_l2:
-            config, path = choose_l2(config, data)
+            config, path = choose_l2(config, data, cluster=cluster)
         split = split_rows(config, data)
         novelty = fit_novelty(data, *split, config.seed)
         checkpoint = Checkpoint.begin(config, data, start(config, data, split), path, novelty)
@@ -170,18 +185,22 @@ def _data_to_resume(checkpoint: Checkpoint, dataset: str, source: Source) -> Dat
     return data
 
 
-def run_epochs(run: Run, on_progress: Callable[[int], bool] = lambda images: False) -> Iterator[Checkpoint]:
+def run_epochs(
+    run: Run,
+    on_progress: Callable[[int], bool] = lambda images: False,
+    cluster: Cluster | None = None,
+) -> Iterator[Checkpoint]:
     """Train to the end; yield the checkpoint after every epoch.
 
     A new run first backs up the file at its output and saves its untrained model. An epoch is saved and
     logged if the last save was at least `SAVE_INTERVAL` ago. Whatever ends the run, the last finished epoch
-    is saved; only if the process is killed are the epochs since the last save lost. `on_progress` is that of
-    `fit`. At the end, the locks of the run are released.
+    is saved; only if the process is killed are the epochs since the last save lost. `on_progress` and
+    `cluster` are those of `fit`. At the end, the locks of the run are released.
     """
     try:
         if run.data is not None:
             _prepare_files(run)
-            yield from _train(run, run.data, on_progress)
+            yield from _train(run, run.data, on_progress, cluster)
     finally:
         run.release()
 
@@ -239,11 +258,13 @@ def _record_in(line: bytes) -> str | None:
     return json.dumps(record)
 
 
-def _train(run: Run, data: Dataset, on_progress: Callable[[int], bool]) -> Iterator[Checkpoint]:
+def _train(
+    run: Run, data: Dataset, on_progress: Callable[[int], bool], cluster: Cluster | None
+) -> Iterator[Checkpoint]:
     checkpoint, lines = run.checkpoint, list[str]()
     started = saved = time.perf_counter()
     try:
-        for state in fit(checkpoint.config, data, checkpoint.state, on_progress):
+        for state in fit(checkpoint.config, data, checkpoint.state, on_progress, cluster=cluster):
             now = time.perf_counter()
             checkpoint = checkpoint.advance(state, now - started)
             lines.append(_log_line(_record(checkpoint, state.history[-1]), now - started))

@@ -3,21 +3,27 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from softmax_cli.calibration import fit_temperature, tempered
+from softmax_cli.cluster import Cluster
 from softmax_cli.config import SOLVERS, TrainConfig
 from softmax_cli.data.dataset import Dataset, hold_out
 from softmax_cli.errors import ConfigError, DivergenceError
-from softmax_cli.features import FeatureMap, evidence_blocks, fit_features, precompute
+from softmax_cli.examples import Examples
+from softmax_cli.features import FeatureMap, fit_features, precompute
 from softmax_cli.metrics import Scores, score, total
-from softmax_cli.model import Model
+from softmax_cli.model import Floats, Model
 from softmax_cli.solvers.objective import Objective, SolverStart, Step, divergence, solver_module
 
 RowSplit = tuple[NDArray[np.intp], NDArray[np.intp]]
+
+TRAINING, VALIDATION = "training", "validation"
+"""The names of the examples of a run (see `prepare_examples`)."""
 
 SOLVER_MEMORY = 2**31
 """Largest memory of a solver in bytes, without images and features."""
@@ -124,6 +130,7 @@ def fit(
     state: State | None = None,
     on_progress: Callable[[int], bool] = lambda images: False,
     split: RowSplit | None = None,
+    cluster: Cluster | None = None,
 ) -> Iterator[State]:
     """Train; yield the state after each epoch until the run is complete.
 
@@ -137,47 +144,86 @@ def fit(
             stops at once and the unfinished epoch is dropped.
         split: Indices of the images to train on, and of those to validate on, perhaps none; by default,
             those that the config draws (see `split_rows`).
+        cluster: Machines for the passes over all images, which read the same data themselves. The result
+            does not depend on it.
 
     Raises:
         DivergenceError: A value is not finite.
+        ConfigError: The solver cannot use a cluster.
+        ClusterError: The cluster cannot be used.
     """
     state = state or start(config, data, split)
     if is_complete(state, config):
         return
-    rows, validation = split or split_rows(config, data)
-    images, features = precompute(state.features, data.images)
-    data = replace(data, images=images)
-    objective = Objective(
-        features, data.images, data.labels, rows, config.l2, config.seed, on_progress=on_progress
-    )
+    examples = make_examples(config, state.features, split, data, cluster)
+    objective = Objective.of(examples[TRAINING], config.l2, seed=config.seed, on_progress=on_progress)
+    validation = examples[VALIDATION]
     progress = SolverStart(state.last, state.velocity, state.epoch)
     for step in solver_module(config.solver).solve(objective, config, progress):
         scores, temperature = None, 1.0
         if len(validation):
-            scores, temperature = _validate(step.model, features, data, validation, state.epoch + 1, config)
+            scores, temperature = _validate(step.model, validation, state.epoch + 1, config)
         state = _advance(state, step, scores, temperature, SOLVERS[config.solver].keeps_best)
         yield state
         if is_complete(state, config) or on_progress(0):
             return
 
 
-def _validate(
-    model: Model,
-    features: FeatureMap,
-    data: Dataset,
-    rows: NDArray[np.intp],
-    epoch: int,
-    config: TrainConfig,
-) -> tuple[Scores, float]:
+def make_examples(
+    config: TrainConfig, features: FeatureMap, split: RowSplit | None, data: Dataset, cluster: Cluster | None
+) -> dict[str, Examples]:
+    """Return the examples of a run (see `prepare_examples`), on a cluster if there is one."""
+    build = partial(prepare_examples, config, features, split)
+    if cluster is None:
+        return build(data)
+    check_cluster_suits(config)
+    return cluster.share(data, build)
+
+
+def check_cluster_suits(config: TrainConfig) -> None:
+    """Raise `ConfigError` if the solver of a config cannot use a cluster."""
+    if not SOLVERS[config.solver].uses_full_passes:
+        able = ", ".join(name for name, facts in SOLVERS.items() if facts.uses_full_passes)
+        raise ConfigError(
+            f"solver {config.solver} makes a step for each {config.batch_size} images, which takes less time "
+            f"than a message to another machine; leave out --cluster, or use --solver {able}"
+        )
+
+
+def prepare_examples(
+    config: TrainConfig, features: FeatureMap, split: RowSplit | None, data: Dataset
+) -> dict[str, Examples]:
+    """Return the examples to train on and those to validate on, with what is the same in every epoch.
+
+    `split` is that of `fit`.
+    """
+    rows, validation = split or split_rows(config, data)
+    images, features = precompute(features, data.images)
+    training = Examples(features, images, data.labels, rows)
+    return {TRAINING: training, VALIDATION: replace(training, rows=validation)}
+
+
+def _validate(model: Model, examples: Examples, epoch: int, config: TrainConfig) -> tuple[Scores, float]:
     """Return the scores on the validation images and the calibration temperature."""
     try:
-        blocks = [(z, data.labels[rows]) for rows, z in evidence_blocks(model, features, data.images, rows)]
+        parts = list(examples.map_parts(score_part, (model, config.calibrate)))
     except DivergenceError as error:
         raise divergence(config, epoch) from error
     temperature = 1.0
     if config.calibrate:
-        temperature = fit_temperature(np.concatenate([z for z, _ in blocks]), data.labels[rows])
-    return total(score(z, labels) for z, labels in blocks), temperature
+        evidence = np.concatenate([z for _, blocks in parts for z in blocks])
+        temperature = fit_temperature(evidence, examples.labels[examples.rows])
+    return total(scores for scores, _ in parts), temperature
+
+
+def score_part(examples: Examples, question: tuple[Model, bool], part: slice) -> tuple[Scores, list[Floats]]:
+    """Return the scores of a model on a part and, if the question asks for it, the evidence in blocks."""
+    model, keeps_evidence = question
+    scores, evidence = list[Scores](), list[Floats]()
+    for z, labels in examples.evidence_blocks(model, part):
+        scores.append(score(z, labels))
+        evidence += [z] * keeps_evidence
+    return total(scores), evidence
 
 
 def _advance(state: State, step: Step, scores: Scores | None, temperature: float, keeps_best: bool) -> State:

@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from softmax_cli.backend import VARIABLE
+from softmax_cli.backend import BLAS_VARIABLES, VARIABLE
 from softmax_cli.checkpoint import Checkpoint, save_checkpoint
 from softmax_cli.cli.main import main
-from softmax_cli.cli.threads import BLAS_VARIABLES
 from softmax_cli.config import TrainConfig
 from softmax_cli.data.dataset import Dataset
 from softmax_cli.data.download import Source

@@ -9,7 +9,7 @@ import pytest
 from click.testing import Result
 
 from softmax_cli import backend
-from softmax_cli.backend import VARIABLE, cores, for_each, map_ordered, map_sum, partition
+from softmax_cli.backend import VARIABLE, cores, for_each, map_ordered, partition, sum_ordered
 from softmax_cli.errors import ConfigError
 
 
@@ -92,20 +92,20 @@ def test_a_sum_is_added_in_the_order_of_the_parts(monkeypatch: pytest.MonkeyPatc
             second.set()
         return (part.start,)
 
-    assert map_sum(first_row, parts, reported.append) == tuple(range(0, 40_000, 2048))
-    assert reported == parts
+    assert sum_ordered(map_ordered(first_row, parts), reported.append) == tuple(range(0, 40_000, 2048))
+    assert reported == list(range(len(parts)))
 
 
 def test_an_exception_of_the_caller_ends_a_sum(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "cores", lambda: 2)
     started = []
 
-    def stop(part: slice) -> None:
+    def stop(index: int) -> None:
         assert threading.current_thread() is threading.main_thread()
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        map_sum(lambda part: started.append(part) or 0, partition(40_000), stop)
+        sum_ordered(map_ordered(lambda part: started.append(part) or 0, partition(40_000)), stop)
     assert len(started) <= 4
 
 

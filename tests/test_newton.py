@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -204,6 +205,25 @@ def test_a_loss_of_zero_is_the_optimum() -> None:
     images[1] = 255
     data = Dataset("two", "", "", images, np.array([0, 1], np.uint8), ("0", "1"), "plain")
     assert np.isfinite(run(data, replace(EXACT, l2=0))[-1].history[-1].distance)
+
+
+def test_the_warm_up_reads_part_of_a_large_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its images are evenly spaced, and their number is bounded."""
+    data, read = toy(3, (4, 5), 2000), list[Objective]()
+    run_epoch = newton.sgd.run_epoch
+
+    def recorded(objective: Objective, *arguments: Any) -> Step:
+        read.append(objective)
+        return run_epoch(objective, *arguments)
+
+    monkeypatch.setattr(newton.sgd, "run_epoch", recorded)
+    for most, spacing in ((2000, 1), (1999, 2), (300, 7)):
+        monkeypatch.setattr(newton, "WARM_UP_IMAGES", most)
+        read.clear()
+        next(fit(EXACT, data))
+        assert read
+        for objective in read:
+            np.testing.assert_array_equal(objective.rows, np.arange(0, 2000, spacing))
 
 
 @pytest.mark.parametrize("blank", [0, 7], ids=["all pixels inked", "blank pixels"])

@@ -22,7 +22,7 @@ PACKAGE = Path(softmax_cli.__file__).parent
 
 LAYERS = """
 softmax_cli model metrics calibration comparison backend config files errors
-solvers features augment pictures data
+solvers examples features augment pictures data cluster
 training regularization checkpoint explanation novelty
 runs classifier evaluation batch report estimator export
 cli __main__
@@ -36,7 +36,8 @@ PLACES = {
     "urllib3": ("data.download",),
     "PIL": ("pictures",),
     "jinja2": ("report.page",),
-    "dask": ("backend",),
+    "dask": ("cluster",),
+    "distributed": ("cluster",),
     "onnx": ("export",),
     "pyarrow": ("data.readers.parquet",),
     "sklearn": ("estimator",),

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from softmax_cli import features, training
+from softmax_cli import examples, training
 from softmax_cli.calibration import fit_temperature
 from softmax_cli.config import SOLVERS, SolverFacts, TrainConfig
 from softmax_cli.data.dataset import Dataset, hold_out
@@ -596,7 +596,7 @@ def test_the_remedy_for_divergence_suits_the_solver(
     tiny: Dataset, monkeypatch: pytest.MonkeyPatch, solver: str, where: str, remedy: str
 ) -> None:
     """Newton has no learning rate to lower."""
-    monkeypatch.setattr(features, "evidence", lambda model, x: np.full((len(x), 3), np.inf))
+    monkeypatch.setattr(examples, "evidence", lambda model, x: np.full((len(x), 3), np.inf))
     with pytest.raises(DivergenceError) as caught:
         list(fit(TrainConfig(solver=solver), tiny))
     assert str(caught.value) == f"training diverged in {where}: a value is not finite; {remedy}"

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     metavar="FILE.csv",
     help="Write the misclassified images to a file.",
 )
+@options.cluster
 @options.skip_bad
 @options.data
 @options.as_json
@@ -50,6 +51,7 @@ def command(
     reliability: bool,
     other: Path | None,
     errors: Path | None,
+    cluster: str | None,
     skip_bad: bool,
     data_dir: Path | None,
     offline: bool,
@@ -62,6 +64,7 @@ def command(
       softmax eval --split validation
     """
     from softmax_cli import evaluation
+    from softmax_cli.cluster import open_cluster
     from softmax_cli.files import check_writable
 
     if errors:
@@ -75,14 +78,15 @@ def command(
         evaluation.check_data(rival, data, other)
         evaluation.warn_if_other_data(rival, data, other)
     rows = evaluation.rows_of_split(classifier, data, split)
-    ours = evaluation.evaluate(classifier, data, rows)
+    with open_cluster(cluster) as machines:
+        ours = evaluation.evaluate(classifier, data, rows, machines)
+        theirs = evaluation.evaluate(rival, data, rows, machines) if rival else None
     result = evaluation.describe_evaluation(classifier, data, split, ours)
     if errors:
         from softmax_cli.batch import write_errors
 
         write_errors(classifier, data, rows, errors)
-    if rival and other:
-        theirs = evaluation.evaluate(rival, data, rows)
+    if theirs and other:
         comparison = evaluation.compare_evaluations(ours, theirs)
         result["compare"] = evaluation.describe_comparison(other, theirs, comparison)
     if as_json:

@@ -78,6 +78,14 @@ def data(function: Callable[..., Any]) -> Callable[..., Any]:
     return _data_dir(_offline(function))
 
 
+cluster = click.option(
+    "--cluster",
+    metavar="WHERE",
+    help="Work on a Dask cluster: local, local:N processes, tcp://HOST:PORT or a scheduler file. The result "
+    "does not depend on it.",
+)
+
+
 def reading(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options for pictures as data, which the command gets as `ReadOptions` called `reading`."""
 

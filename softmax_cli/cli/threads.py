@@ -2,15 +2,7 @@
 
 import os
 
-from softmax_cli.backend import VARIABLE, cores
-
-BLAS_VARIABLES = (
-    "OPENBLAS_NUM_THREADS",
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "BLIS_NUM_THREADS",
-)
+from softmax_cli.backend import BLAS_VARIABLES, VARIABLE, cores
 
 
 def use_threads(count: int | None) -> None:

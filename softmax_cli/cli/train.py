@@ -11,10 +11,12 @@ from softmax_cli.cli import options
 from softmax_cli.cli.terminal import escape
 from softmax_cli.cli.threads import use_threads
 from softmax_cli.config import DEFAULT_CHECKPOINT, SOLVERS, TrainConfig, find_config, read_toml
+from softmax_cli.errors import ClusterError
 
 if TYPE_CHECKING:
     from softmax_cli.checkpoint import Checkpoint
     from softmax_cli.cli.signals import Stop
+    from softmax_cli.cluster import Cluster
     from softmax_cli.data.download import Source
     from softmax_cli.data.readers import ReadOptions
     from softmax_cli.runs import Run
@@ -59,6 +61,7 @@ log = logging.getLogger(__name__)
     help="Largest number of cores to use; the result does not depend on it.  [default: SOFTMAX_THREADS, or "
     "all]",
 )
+@options.cluster
 @options.reading
 @options.mirror
 @options.data
@@ -70,6 +73,7 @@ def command(
     resume: bool,
     log_file: Path | None,
     threads: int | None,
+    cluster: str | None,
     mirrors: tuple[str, ...],
     data_dir: Path | None,
     offline: bool,
@@ -93,23 +97,44 @@ def command(
     given = read_toml(find_config(config_name)) if config_name else {}
     given |= {key: value for key, value in flags.items() if value is not None}
     source = options.make_source(data_dir, offline, mirrors, quiet, reading)
-    run = _prepare_run(given, output, source, log_file, resume)
-    try:
-        checkpoint = _train(run, quiet) if run.data else run.checkpoint
-    finally:
-        run.release()
+    checkpoint, run = _run(given, output, source, log_file, resume, cluster, quiet)
     click.echo(_result(checkpoint, run, as_json))
     if not config_name and run.is_new and checkpoint.preparation == "digit" and not checkpoint.config.stages:
         log.info("for pictures of digits: --config fast; for the highest accuracy: --config best")
 
 
+def _run(
+    given: dict[str, Any],
+    output: Path,
+    source: "Source",
+    log_file: Path | None,
+    resume: bool,
+    where: str | None,
+    quiet: bool,
+) -> tuple["Checkpoint", "Run"]:
+    """Return the last checkpoint of a run, and the run."""
+    from softmax_cli.cluster import open_cluster
+
+    with open_cluster(where) as cluster:
+        run = _prepare_run(given, output, source, log_file, resume, cluster)
+        try:
+            return _train(run, cluster, quiet) if run.data else run.checkpoint, run
+        finally:
+            run.release()
+
+
 def _prepare_run(
-    given: dict[str, Any], output: Path, source: "Source", log_file: Path | None, resume: bool
+    given: dict[str, Any],
+    output: Path,
+    source: "Source",
+    log_file: Path | None,
+    resume: bool,
+    cluster: "Cluster | None",
 ) -> "Run":
     from softmax_cli.runs import resume_run, start_run
 
     if not resume:
-        return start_run(TrainConfig(**given), output, source, log_file)
+        return start_run(TrainConfig(**given), output, source, log_file, cluster=cluster)
     options.check_exists(output)
     run = resume_run(given, output, source, log_file)
     if not run.data:
@@ -117,7 +142,7 @@ def _prepare_run(
     return run
 
 
-def _train(run: "Run", quiet: bool) -> "Checkpoint":
+def _train(run: "Run", cluster: "Cluster | None", quiet: bool) -> "Checkpoint":
     """Train to the end; exit with 130 or 143 if a signal stops it."""
     from softmax_cli.cli.signals import graceful_stop
     from softmax_cli.training import is_complete, split_rows
@@ -126,7 +151,7 @@ def _train(run: "Run", quiet: bool) -> "Checkpoint":
     split = split_rows(run.checkpoint.config, run.data)
     with graceful_stop() as stop:
         _announce(run, *map(len, split))
-        checkpoint = _run_epochs(run, len(split[0]), stop, quiet)
+        checkpoint = _run_epochs(run, len(split[0]), stop, cluster, quiet)
     if stop and not is_complete(checkpoint.state, checkpoint.config):
         _report_stop(checkpoint, run.output)
         raise SystemExit(128 + stop.number)
@@ -150,7 +175,9 @@ def _announce(run: "Run", training: int, validation: int) -> None:
     )
 
 
-def _run_epochs(run: "Run", images: int, stop: "Stop", quiet: bool) -> "Checkpoint":
+def _run_epochs(
+    run: "Run", images: int, stop: "Stop", cluster: "Cluster | None", quiet: bool
+) -> "Checkpoint":
     """Train, show the progress, and return the last checkpoint.
 
     `images` is the number of images per epoch.
@@ -166,9 +193,15 @@ def _run_epochs(run: "Run", images: int, stop: "Stop", quiet: bool) -> "Checkpoi
             bar.update(images)
             return bool(stop)
 
-        for checkpoint in run_epochs(run, on_progress):
-            state = checkpoint.state
-            log.info("%s %d/%d: %s", unit, state.epoch, config.epochs, _progress_text(state))
+        try:
+            for checkpoint in run_epochs(run, on_progress, cluster):
+                state = checkpoint.state
+                log.info("%s %d/%d: %s", unit, state.epoch, config.epochs, _progress_text(state))
+        except ClusterError as error:
+            raise ClusterError(
+                f"{error}; {run.output} holds {unit} {checkpoint.state.epoch}: continue with: softmax train "
+                f"--resume{options.output_option(run.output)}, also without --cluster"
+            ) from error
     return checkpoint
 
 

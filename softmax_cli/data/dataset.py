@@ -1,16 +1,37 @@
 """`Dataset`, its identity, and the split into training and validation images."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from softmax_cli.data.catalog import combine_digests
-from softmax_cli.data.readers import MAX_CLASSES
+from softmax_cli.data.readers import MAX_CLASSES, ReadOptions
 from softmax_cli.data.readers.idx import encode_header
 from softmax_cli.errors import ConfigError, DataError
 from softmax_cli.files import sha256
 from softmax_cli.model import Labels
+
+
+class Origin(NamedTuple):
+    """Where a split was read, so that another process can read it again.
+
+    Attributes:
+        name: Name of a known data set, or an absolute path.
+        split: ``train`` or ``test``.
+        folder: Absolute path of the cache, if there is one.
+        reading: How pictures were read.
+    """
+
+    name: str
+    split: str
+    folder: Path | None
+    reading: ReadOptions
+
+    def __str__(self) -> str:
+        return self.name if Path(self.name).is_absolute() else f"{self.folder}/{self.name}"
 
 
 @dataclass(frozen=True)
@@ -26,6 +47,7 @@ class Dataset:
         class_names: One name per class.
         preparation: How a picture becomes an image of this data set: ``digit`` or ``plain``.
         image_names: A name for each image, if the source has such: the path of a picture.
+        origin: Where `load_dataset` has read it.
     """
 
     name: str
@@ -36,6 +58,7 @@ class Dataset:
     class_names: tuple[str, ...]
     preparation: str
     image_names: tuple[str, ...] = ()
+    origin: Origin | None = field(default=None, compare=False)
 
     def __len__(self) -> int:
         return len(self.labels)

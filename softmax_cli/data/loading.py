@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from softmax_cli.data.cache import ensure, remember_path, remembered, verified
 from softmax_cli.data.catalog import CATALOG, MNIST, SAMPLE, SPLITS, Entry, known_dataset
-from softmax_cli.data.dataset import Dataset, check_arrays, check_dataset, content_digest, hold_out
+from softmax_cli.data.dataset import Dataset, Origin, check_arrays, check_dataset, content_digest, hold_out
 from softmax_cli.data.download import Source
 from softmax_cli.data.readers import ReadOptions, Split, find_reader
 from softmax_cli.errors import ConfigError, DataError, DownloadError, OutputError, SoftmaxError
@@ -126,24 +126,60 @@ def _load_known(entry: Entry, split: str, source: Source) -> Dataset:
             labels,
             entry.class_names,
             entry.preparation,
+            origin=_origin(entry.name, split, source),
         )
     )
 
 
+def reread_dataset(origin: Origin, digests: tuple[str, str]) -> Dataset:
+    """Return a split again from where it was read.
+
+    Data at a path get the given digests, that of the training split and that of the split, without a check:
+    the caller checks the content that it uses.
+
+    Raises:
+        ConfigError: There is nothing at the path.
+        DataError: The data are damaged.
+    """
+    source = Source(origin.folder, offline=True, reading=origin.reading)
+    if origin.name in CATALOG or not exists(origin.name, DataError):
+        return load_dataset(origin.name, origin.split, source)
+    path = Path(origin.name)
+    _, chosen = _checked_splits(path, origin.split, source)
+    return _at_path(path, chosen, digests, origin)
+
+
 def _load_path(path: Path, split: str, source: Source) -> Dataset:
+    train, chosen = _checked_splits(path, split, source)
+    if split == "train":
+        _warn_of_dark_images(train.images, path)
+    digest = content_digest(train.images, train.labels)
+    part_digest = digest if chosen is train else content_digest(chosen.images, chosen.labels)
+    origin = _origin(str(path.resolve()), split, source)
+    data = _at_path(path, chosen, (digest, part_digest), origin)
+    known = known_dataset(digest)
+    if not (known and known.bundled):
+        remember_path(digest, path, source)
+    return data
+
+
+def _checked_splits(path: Path, split: str, source: Source) -> tuple[Split, Split]:
+    """Return the training split and the one that is wanted, with arrays of the expected types and shapes."""
     check_folder(path, DataError)
     reading = replace(source.reading, cache=_writable_cache(source))
     train, chosen = _read_splits(path, split, reading)
     for name, part in (("train", train), (split, chosen)):
         check_arrays(part.images, part.labels, f"{path}, {name}")
-    if split == "train":
-        _warn_of_dark_images(train.images, path)
-    digest = content_digest(train.images, train.labels)
-    part_digest = digest if chosen is train else content_digest(chosen.images, chosen.labels)
+    return train, chosen
+
+
+def _at_path(path: Path, chosen: Split, digests: tuple[str, str], origin: Origin) -> Dataset:
+    """Return the data set at a path; if it is a known one, with its name, class names and preparation."""
     images, labels, class_names, preparation, _, names = chosen
-    parts = images, labels, class_names, preparation, names
-    data = check_dataset(Dataset(path.resolve().name, digest, part_digest, *parts))
-    known = known_dataset(digest)
+    name, (digest, part_digest) = path.resolve().name, digests
+    parts = images, labels, class_names, preparation, names, origin
+    data = check_dataset(Dataset(name, digest, part_digest, *parts))
+    known = known_dataset(data.digest)
     if known and len(known.class_names) < len(data.class_names):
         raise DataError(
             f"{path} has the training images of {known.title}, but {len(data.class_names)} classes, expected "
@@ -151,9 +187,12 @@ def _load_path(path: Path, split: str, source: Source) -> Dataset:
         )
     if known:
         data = replace(data, name=known.name, class_names=known.class_names, preparation=known.preparation)
-    if not (known and known.bundled):
-        remember_path(digest, path, source)
     return data
+
+
+def _origin(name: str, split: str, source: Source) -> Origin:
+    cache = _writable_cache(source)
+    return Origin(name, split, cache and cache.resolve(), source.reading)
 
 
 def _warn_of_dark_images(images: NDArray[np.uint8], path: Path) -> None:

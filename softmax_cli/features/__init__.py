@@ -37,7 +37,7 @@ FIT_SAMPLE = 5_000
 """Number of training images on which stages are fitted."""
 
 BLOCK = 1024
-"""Largest number of images in a block of `evidence_blocks`."""
+"""Largest number of images in a block (see `block_size`)."""
 
 BLOCK_VALUES = 2**23
 """Largest number of features, and of pixels, in such a block."""
@@ -332,7 +332,7 @@ def evidence_blocks(
     Raises:
         DivergenceError: The evidence is not finite.
     """
-    size = max(1, min(BLOCK, BLOCK_VALUES // max(features.dimension, images[0].size), len(rows)))
+    size = min(block_size(features, images), max(1, len(rows)))
     blocks = [rows[begin : begin + size] for begin in range(0, len(rows), size)]
 
     inner = scaled(model, features)
@@ -345,9 +345,19 @@ def evidence_blocks(
             return evidence(inner, x)
 
     for block, z in zip(blocks, map_ordered(compute, blocks), strict=True):
-        if not np.isfinite(z).all():
-            raise DivergenceError("the weights are so large that the evidence is not finite; train again")
-        yield block, z
+        yield block, finite(z)
+
+
+def block_size(features: FeatureMap, images: NDArray[Any]) -> int:
+    """Return the largest number of images in a block, which bounds the memory that a thread takes."""
+    return max(1, min(BLOCK, BLOCK_VALUES // max(features.dimension, int(images[0].size))))
+
+
+def finite(z: Floats) -> Floats:
+    """Return the evidence; raise `DivergenceError` if a value is not finite."""
+    if not np.isfinite(z).all():
+        raise DivergenceError("the weights are so large that the evidence is not finite; train again")
+    return z
 
 
 def take(images: NDArray[Any], rows: NDArray[np.intp], out: NDArray[Any] | None = None) -> NDArray[Any]:

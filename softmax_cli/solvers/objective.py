@@ -9,32 +9,19 @@ Division by n, the l2 term and the scale of the features are applied here and no
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import import_module
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from softmax_cli.backend import Workspace, map_ordered, map_sum, partition
+from softmax_cli.backend import map_ordered, partition, sum_ordered
 from softmax_cli.config import SOLVERS, TrainConfig
 from softmax_cli.errors import DivergenceError
-from softmax_cli.features import FeatureMap, feature_dtype, scaled, take
-from softmax_cli.model import Floats, Labels, Model, evidence, loss_and_gradient, penalty, softmax
-
-BLOCK = 1024
-"""Number of images in a block of a full pass."""
-
-
-_WORKSPACE = Workspace()
-
-
-class Batch(NamedTuple):
-    """Unscaled features (n, D), labels (n,) and optional sample weights (n,)."""
-
-    x: Floats
-    labels: Labels
-    weights: Floats | None
+from softmax_cli.examples import Batch, Examples
+from softmax_cli.features import feature_dtype, scaled, take
+from softmax_cli.model import Floats, Model, evidence, loss_and_gradient, penalty, softmax
 
 
 class Value(NamedTuple):
@@ -62,33 +49,25 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True)
-class Objective:
+class Objective(Examples):
     """The objective: mean loss over the images ``images[rows]``, plus the l2 term.
 
     Attributes:
-        features: The feature map. It applies to `images`: if these are prepared already, `features` is
-            the map for prepared images.
-        images: uint8 (N, rows, cols), or float32 or float64 (N, D).
-        labels: Class of each image, (N,).
-        rows: Indices of the training images, (n,).
         l2: Factor of the regularization, or a factor for each feature, (D, 1).
         seed: Seed of the displacements that are drawn anew in each epoch.
-        sample_weights: Weights of all N images, of mean 1 over `rows`; None for equal weights.
         on_progress: Called on the solver's thread with the number of images that were just processed; if
             it returns True, `Stopped` is raised.
     """
 
-    features: FeatureMap
-    images: NDArray[Any]
-    labels: Labels
-    rows: NDArray[np.intp]
     l2: float | Floats
     seed: int = 0
-    sample_weights: Floats | None = None
     on_progress: Callable[[int], bool] = lambda images: False
 
-    def __len__(self) -> int:
-        return len(self.rows)
+    @classmethod
+    def of(cls, examples: Examples, l2: float | Floats, **options: Any) -> "Objective":
+        """Return the objective over some examples; `options` are its other fields."""
+        given = {item.name: getattr(examples, item.name) for item in fields(Examples)}
+        return cls(l2=l2, **given, **options)
 
     def report(self, images: int) -> None:
         """Report progress by a number of images.
@@ -121,17 +100,14 @@ class Objective:
         for begin in begins:
             chosen = rows[begin : begin + size]
             x = self.features.transform(take(self.images, chosen, gathered), buffer)
-            yield Batch(x, self.labels[chosen], self._weights(chosen))
+            yield Batch(x, self.labels[chosen], self.weights_of(chosen))
 
     def _batch(self, rows: NDArray[np.intp], epoch: int | None, index: int) -> Batch:
         generator = None
         if epoch is not None and self.features.is_random:
             generator = np.random.default_rng((self.seed, epoch, 2, index))
         images = self.features.redraw(take(self.images, rows), generator)
-        return Batch(self.features.transform(images), self.labels[rows], self._weights(rows))
-
-    def _weights(self, rows: NDArray[np.intp]) -> Floats | None:
-        return None if self.sample_weights is None else self.sample_weights[rows]
+        return Batch(self.features.transform(images), self.labels[rows], self.weights_of(rows))
 
     def batch_value(self, model: Model, batch: Batch) -> tuple[float, Model]:
         """Return the mean cross-entropy of a batch and the gradient of the objective."""
@@ -151,11 +127,7 @@ class Objective:
         The sums over fixed parts of the rows are added in a fixed order.
         """
         inner = scaled(model, self.features)
-
-        def sums(part: slice) -> Sums:
-            return self._sums(inner, self.rows[part])
-
-        total: Sums = map_sum(sums, partition(len(self)), self._report_part)
+        total: Sums = sum_ordered(self.map_parts(part_sums, inner), self._report_part)
         n, dtype = len(self), model.weights.dtype.type
         weights = total.gradient.weights * dtype(self.features.scale / n)
         weights += np.asarray(self.l2, weights.dtype) * model.weights
@@ -163,28 +135,8 @@ class Objective:
         gradient = Model(weights, total.gradient.bias / dtype(n))
         return Value(loss + penalty(model, self.l2), loss, gradient)
 
-    def _sums(self, inner: Model, rows: NDArray[np.intp]) -> Sums:
-        loss_sum, weights, bias = 0.0, np.zeros_like(inner.weights), np.zeros_like(inner.bias)
-        for block in self._blocks(rows):
-            with np.errstate(over="ignore", invalid="ignore"):  # solvers check that the result is finite
-                loss, gradient = loss_and_gradient(inner, block.x, block.labels, block.weights)
-            n = len(block.labels)
-            loss_sum += loss * n
-            weights += n * gradient.weights
-            bias += n * gradient.bias
-        return Sums(loss_sum, Model(weights, bias))
-
-    def _blocks(self, rows: NDArray[np.intp]) -> Iterator[Batch]:
-        """Yield the batches of a part, computed on this thread; each is valid until the next one."""
-        size, features = min(BLOCK, len(rows)), self.features
-        gathered = _WORKSPACE.array("images", (size, *self.images.shape[1:]), self.images.dtype)
-        buffer = _WORKSPACE.array("features", (size, features.dimension), np.float32)
-        for begin in range(0, len(rows), size):
-            chosen = rows[begin : begin + size]
-            images = features.redraw(take(self.images, chosen, gathered))
-            yield Batch(features.transform(images, buffer), self.labels[chosen], self._weights(chosen))
-
-    def _report_part(self, part: slice) -> None:
+    def _report_part(self, index: int) -> None:
+        part = self.parts[index]
         self.report(part.stop - part.start)
 
     def probabilities(self, model: Model, rows: NDArray[np.intp]) -> Floats:
@@ -195,7 +147,7 @@ class Objective:
         inner = scaled(model, self.features)
 
         def compute(part: slice) -> Floats:
-            return np.concatenate([softmax(evidence(inner, b.x)) for b in self._blocks(rows[part])])
+            return np.concatenate([softmax(evidence(inner, b.x)) for b in self.blocks(rows[part])])
 
         return np.concatenate(list(map_ordered(compute, partition(len(rows)))))
 
@@ -205,6 +157,19 @@ class Objective:
         x = x if x.flags.writeable and x.base is None else x.copy()
         x *= x.dtype.type(self.features.scale)
         return x
+
+
+def part_sums(examples: Examples, inner: Model, part: slice) -> Sums:
+    """Return the sums of a part, for a model of unscaled features."""
+    loss_sum, weights, bias = 0.0, np.zeros_like(inner.weights), np.zeros_like(inner.bias)
+    for block in examples.blocks(examples.rows[part]):
+        with np.errstate(over="ignore", invalid="ignore"):  # solvers check that the result is finite
+            loss, gradient = loss_and_gradient(inner, block.x, block.labels, block.weights)
+        n = len(block.labels)
+        loss_sum += loss * n
+        weights += n * gradient.weights
+        bias += n * gradient.bias
+    return Sums(loss_sum, Model(weights, bias))
 
 
 class SolverStart(NamedTuple):
