@@ -26,6 +26,7 @@ from softmax_cli.model import (
     squared_error_gradient,
 )
 from softmax_cli.pictures import draw_digit, draw_plain, read_luminance
+from softmax_cli.pictures.digit import draw_ink
 from softmax_cli.report import page as report
 from softmax_cli.report.findings import find_mistakes
 from softmax_cli.report.lesson import choose_rows
@@ -454,6 +455,27 @@ def test_a_picture_is_predicted_as_predict_does(
     assert_close(board.probabilities(), predicted(invoke, reports["deskew"].file, picture), 1e-2)
     give(board, how, b"no picture")
     board.page.wait_for_selector("#origin:has-text('not a picture')")
+
+
+def test_a_picture_is_cropped_drawn_and_centred_and_no_more(
+    reports: dict[str, Report], open_page: Open
+) -> None:
+    """A frame, which `softmax predict` removes, remains; the page says so."""
+    board = open_page(reports["pixels"].page)
+    gray = np.full((120, 100), 255, np.uint8)
+    gray[30:90, 46:54] = 0
+    gray[10:110, [8, 9, 10, 89, 90, 91]] = 40
+    gray[[8, 9, 10, 109, 110, 111], 8:92] = 40
+    content = io.BytesIO()
+    Image.fromarray(gray).save(content, "png")
+    give(board, "paste", content.getvalue())
+    board.page.wait_for_selector("#origin:has-text('Your picture')")
+    expected = draw_ink(255 - gray, (28, 28))
+    assert_near(board.pixels("#seen")[0, ..., 0], expected)
+    assert np.abs(draw_digit(gray, (28, 28)).image.astype(int) - expected).max() > 200
+    text = " ".join((board.page.locator("#desk details").text_content() or "").split())
+    assert "crops it to the ink, normalises the width of the strokes and centres it by mass" in text
+    assert "removes no lines, frames or shadows" in text
 
 
 def test_a_mistake_is_put_on_the_board(
