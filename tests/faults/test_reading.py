@@ -4,13 +4,16 @@ import itertools
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import Result
+from PIL import Image
 
 from softmax_cli import files
 from softmax_cli.checkpoint import load_checkpoint, save_checkpoint
@@ -18,8 +21,9 @@ from softmax_cli.config import TOML_LIMIT, TrainConfig, continued, option_name, 
 from softmax_cli.data.dataset import Dataset
 from softmax_cli.data.download import Source
 from softmax_cli.data.loading import load_dataset
-from softmax_cli.errors import CheckpointError, ConfigError, DataError, reason
+from softmax_cli.errors import CheckpointError, ConfigError, DataError, ImageError, reason
 from softmax_cli.files import open_regular
+from softmax_cli.pictures import read_luminance
 from softmax_cli.runs import run_epochs, start_run
 from tests.helpers import PICTURE, assert_fails, folder_of, names, small_checkpoint, unprivileged
 from tests.server import run_child
@@ -162,6 +166,20 @@ def test_a_file_that_becomes_a_pipe_does_not_block(work: Path) -> None:
     for path in ("pipe", "/dev/zero", "/dev/tty"):
         with pytest.raises(DataError):
             open_regular(Path(path), DataError)
+
+
+def test_l2_libraries_print_nothing_beside_the_error(work: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """libtiff reports damage on standard error, whatever Python does."""
+    picture = Image.fromarray(np.tile(np.arange(64) % 7 < 3, (64, 1)))
+    picture.save("own.tif", compression="group4")
+    content = bytearray(Path("own.tif").read_bytes())
+    for place in range(8, len(content), 5):
+        damaged = content.copy()
+        damaged[place] ^= 0xFF
+        with suppress(ImageError):
+            read_luminance(bytes(damaged))
+    os.write(2, b"end")
+    assert capfd.readouterr() == ("", "end")
 
 
 # L10, N8: bounded work

@@ -6,7 +6,12 @@ compressed bytes can hold, before it is read.
 
 import math
 import os
+import struct
+import tokenize
 import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -43,11 +48,9 @@ def detect(path: Path) -> bool:
         with open_regular(path, DataError) as file:
             if file.read(4) != ZIP:
                 return False
-            _check_directory(file, path)
-            with zipfile.ZipFile(file) as archive:
-                members = {name.removesuffix(".npy") for name in archive.namelist()}
+        members = _member_names(path)
         return any(set(pair) & members for pairs in NAMES.values() for pair in pairs)
-    except (DataError, OSError, *_DAMAGED):
+    except DataError:
         return False
 
 
@@ -125,7 +128,12 @@ class _Header(NamedTuple):
     dtype: np.dtype[Any]
 
 
-_DAMAGED = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, zipfile.LargeZipFile)
+_DAMAGED = (
+    *(zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, struct.error, tokenize.TokenError),
+    *(NotImplementedError, RuntimeError, EOFError, OSError, KeyError, ValueError, TypeError, SyntaxError),
+    *(OverflowError, MemoryError),
+)
+"""Errors of the standard library and of numpy for damaged archives, and for headers of arrays in them."""
 
 
 def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
@@ -134,23 +142,23 @@ def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
     Raises:
         DataError: The archive is damaged, or an array is not there or is none of numbers or text.
     """
-    with open_regular(path, DataError) as file:
-        try:
-            _check_directory(file, path)
-            with zipfile.ZipFile(file) as archive:
-                return {name: _read_member(archive, name, path) for name in dict.fromkeys(names)}
-        except _DAMAGED as error:
-            raise DataError(f"{path} is not an .npz file, or is damaged: {error}") from error
-        except (KeyError, OSError) as error:
-            raise DataError(f"{path} is damaged: {error}") from error
+    with _archive(path) as archive:
+        return {name: _read_member(archive, name, path) for name in dict.fromkeys(names)}
 
 
 def _member_names(path: Path) -> set[str]:
+    with _archive(path) as archive:
+        return {name.removesuffix(".npy") for name in archive.namelist()}
+
+
+@contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Yield an archive that is open for reading; raise `DataError` for what is damaged in it."""
     with open_regular(path, DataError) as file:
         try:
             _check_directory(file, path)
             with zipfile.ZipFile(file) as archive:
-                return {name.removesuffix(".npy") for name in archive.namelist()}
+                yield archive
         except _DAMAGED as error:
             raise DataError(f"{path} is not an .npz file, or is damaged: {error}") from error
 
