@@ -303,7 +303,7 @@ def test_digest_of_a_known_data_set_is_translated_from_format_1_only(
 
 
 @pytest.mark.parametrize("number", [3, 100])
-def test_newer_format_is_refused_with_an_upgrade_hint(saved: Path, number: object) -> None:
+def test_c12_newer_format_is_refused_with_an_upgrade_hint(saved: Path, number: object) -> None:
     write(saved, with_meta(members(saved), format=number))
     message = refusal(saved)
     assert f"its format is {number!r}, and this version reads formats up to 2" in message
@@ -367,7 +367,7 @@ def object_array() -> NDArray[Any]:
 
 
 @pytest.mark.parametrize("kind", ["pickle", "npy", "weights", "meta"])
-def test_nothing_is_unpickled(saved: Path, work: Path, kind: str) -> None:
+def test_c6_nothing_is_unpickled(saved: Path, work: Path, kind: str) -> None:
     if kind == "pickle":
         saved.write_bytes(pickle.dumps(Payload()))
     elif kind == "npy":
@@ -470,7 +470,7 @@ BOMBS: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_bomb_is_refused_within_ten_seconds_and_100_megabytes(saved: Path, bomb: str) -> None:
+def test_c7_bomb_is_refused_within_ten_seconds_and_100_megabytes(saved: Path, bomb: str) -> None:
     build, reason = BOMBS[bomb]
     build(saved)
     line = [sys.executable, "-c", CHILD, str(saved)]
@@ -509,7 +509,7 @@ def test_gzipped_or_nested_checkpoint_is_refused(saved: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [small_checkpoint, small_fourier])
-def test_mutated_checkpoint_is_refused_or_unchanged(saved: Path, make: Callable[[], Checkpoint]) -> None:
+def test_c9_mutated_checkpoint_is_refused_or_unchanged(saved: Path, make: Callable[[], Checkpoint]) -> None:
     save_checkpoint(saved, make())
     generator, content, original = np.random.default_rng(0), saved.read_bytes(), load_checkpoint(saved)
     accepted, rounds = 0, 10_000 if SOAK else 300
@@ -591,7 +591,7 @@ WRONG_MEMBERS: list[tuple[Callable[[Members], Members], str]] = [
 
 
 @pytest.mark.parametrize(("change", "reason"), WRONG_MEMBERS, ids=[reason for _, reason in WRONG_MEMBERS])
-def test_wrong_member_is_named(
+def test_c10_c11_wrong_member_is_named(
     saved_fourier: Path, change: Callable[[Members], Members], reason: str
 ) -> None:
     write(saved_fourier, change(members(saved_fourier)))

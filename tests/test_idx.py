@@ -50,7 +50,7 @@ def test_written_array_is_read_back(work: Path, name: str, kind: str, array: np.
         (0x0C, ">i", [1, 0, 65_536], np.uint32),
     ],
 )
-def test_labels_of_two_and_four_bytes_are_read_as_the_smallest_unsigned_type(
+def test_x7_labels_of_two_and_four_bytes_are_read_as_the_smallest_unsigned_type(
     work: Path, name: str, code: int, pack: str, values: list[int], dtype: type
 ) -> None:
     write(name, header(3, code=code) + b"".join(struct.pack(pack, value) for value in values))
@@ -107,7 +107,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", ["data", "data.gz"])
 @pytest.mark.parametrize(("content", "kind", "reason"), REFUSED.values(), ids=REFUSED)
-def test_wrong_file_is_refused(work: Path, name: str, content: bytes, kind: str, reason: str) -> None:
+def test_x2_x4_wrong_file_is_refused(work: Path, name: str, content: bytes, kind: str, reason: str) -> None:
     with pytest.raises(DataError, match=f"^{name} .*{reason}"):
         read_idx(write(name, content), kind)
 
@@ -128,7 +128,7 @@ def test_compression_is_recognised_by_content(work: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("name", ["data", "data.gz"])
-def test_false_size_is_refused_before_anything_is_allocated(
+def test_x3_false_size_is_refused_before_anything_is_allocated(
     work: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: str, shape: tuple[int, ...], size: int
 ) -> None:
     def allocate(*args: object) -> None:
@@ -152,13 +152,13 @@ PACKED = gzip.compress(GOOD)
     ],
     ids=[*(f"cut at {length}" for length in range(len(PACKED))), "crc", "garbage"],
 )
-def test_damaged_compressed_file_is_named(work: Path, packed: bytes, reason: str) -> None:
+def test_x1_x8_damaged_compressed_file_is_named(work: Path, packed: bytes, reason: str) -> None:
     Path("data.gz").write_bytes(packed)
     with pytest.raises(DataError, match=f"^data.gz {reason}; get it again"):
         read_idx(Path("data.gz"), "images")
 
 
-def test_gzip_bomb_is_refused_within_a_gigabyte(work: Path) -> None:
+def test_x6_gzip_bomb_is_refused_within_a_gigabyte(work: Path) -> None:
     """A header that declares a thousand labels is followed by four gigabytes of zeros."""
     with open("bomb.gz", "wb") as file:
         file.writelines(bomb(header(1000), megabytes=4096))

@@ -89,7 +89,7 @@ FORMATS: dict[str, tuple[str, bytes, Callable[[Path], object]]] = {
     "IDX images": ("data", IDX, lambda path: read_idx(path, "images")),
     "IDX labels": (
         "data",
-        bytes([0, 0, 11, 1, 0, 0, 0, 3]) + bytes(6),
+        bytes([0, 0, 11, 1, 0, 0, 0, 30]) + bytes(60),
         lambda path: read_idx(path, "labels"),
     ),
     "IDX compressed": ("data.gz", gzip.compress(IDX, mtime=0), lambda path: read_idx(path, "images")),
@@ -105,13 +105,13 @@ FORMATS: dict[str, tuple[str, bytes, Callable[[Path], object]]] = {
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_x1_x2_l10_a_mutated_file_is_refused_or_read(kind: str, work: Path) -> None:
+def test_x9_l10_a_mutated_file_is_refused_or_read(kind: str, work: Path) -> None:
     name, content, read = FORMATS[kind]
     Path(name).write_bytes(content)
     read(Path(name))
     generator, refused, rounds = np.random.default_rng(0), 0, 10_000 if SOAK else 100
     for _ in range(rounds):
-        Path(name).write_bytes(mutated(generator, content) or b"\0")
+        Path(name).write_bytes(mutated(generator, content))
         try:
             read(Path(name))
         except (DataError, ConfigError):
