@@ -44,7 +44,7 @@ from softmax_cli.data.catalog import CATALOG
 from softmax_cli.data.dataset import Dataset
 from softmax_cli.errors import CheckpointError, ConfigError, reason
 from softmax_cli.features import FeatureMap, feature_arrays, restore_features
-from softmax_cli.files import atomic_write, open_regular
+from softmax_cli.files import atomic_write, open_regular, zip_directory_size
 from softmax_cli.model import Model
 from softmax_cli.novelty import Novelty, novelty_arrays, novelty_shapes, restore_novelty
 from softmax_cli.regularization import PathPoint
@@ -241,15 +241,8 @@ class _Reader:
 
 
 def _check_directory(file: BinaryIO) -> None:
-    """Raise `CheckpointError` if the list of members is too long to be read.
-
-    `zipfile` itself sets no limit.
-    """
-    file.seek(-min(22, file.seek(0, os.SEEK_END)), os.SEEK_END)
-    end = file.read()  # the last 22 bytes, unless a comment follows, which numpy never writes
-    if end[:4] != b"PK\x05\x06":
-        raise zipfile.BadZipFile("it does not end as an .npz file does")
-    if int.from_bytes(end[12:16], "little") > DIRECTORY_LIMIT:
+    """Raise `CheckpointError` if the list of members is too long to be read."""
+    if zip_directory_size(file) > DIRECTORY_LIMIT:
         raise CheckpointError("its list of members is far too long")
 
 

@@ -222,6 +222,9 @@ def test_loss_agrees_with_a_slow_loop(problem) -> None:
     assert loss_and_gradient(model, x, labels)[0] == pytest.approx(math.fsum(losses) / 20, rel=1e-13)
     squares = sum(weight**2 for row in model.weights for weight in row)
     assert penalty(model, 0.3) == pytest.approx(0.3 / 2 * squares, rel=1e-13)
+    factors = np.linspace(0.1, 0.7, 7)[:, None]
+    squares = sum(factors[d, 0] * weight**2 for d, row in enumerate(model.weights) for weight in row)
+    assert penalty(model, factors) == pytest.approx(squares / 2, rel=1e-13)
 
 
 @pytest.mark.parametrize("classes", [2, 10, 100])

@@ -194,7 +194,7 @@ def test_l10_a_config_that_is_no_small_file_is_refused_at_once(work: Path, invok
     expected = {
         "pipe": "is not a regular file",
         "zero": "is not a regular file",
-        "huge": "has more than 65,536",
+        "huge": "has more than 16,384",
     }
     for name, message in expected.items():
         assert_fails(invoke("train", "--config", f"{name}.toml"), f"{name}.toml {message}", code=2)
@@ -206,6 +206,18 @@ def test_l10_a_config_that_is_no_small_file_is_refused_at_once(work: Path, invok
 def test_l10_a_byte_order_mark_is_skipped(work: Path) -> None:
     Path("run.toml").write_bytes("epochs = 3\r\nfeatures = 'deskew'\r\n".encode("utf-8-sig"))
     assert read_toml("run.toml") == {"epochs": 3, "features": "deskew"}
+
+
+def test_l10_a_key_of_thousands_of_parts_is_refused_at_once(work: Path) -> None:
+    """The time to read it grows with the square of its length."""
+    Path("run.toml").write_text("a" + ".a" * 8000 + " = 1")
+    code = "import sys; from softmax_cli.config import read_toml; read_toml(sys.argv[1])"
+    result = run_child(code, "run.toml", folder=work, RLIMIT_CPU=5)
+    assert "ConfigError: run.toml is not valid TOML" in result.stderr
+    Path("run.toml").write_text("a" + ".a" * 30_000 + " = 1")
+    assert (
+        "ConfigError: run.toml has more than" in run_child(code, "run.toml", folder=work, RLIMIT_CPU=5).stderr
+    )
 
 
 HUGE = 10**400

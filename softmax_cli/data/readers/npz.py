@@ -5,7 +5,6 @@ compressed bytes can hold, before it is read.
 """
 
 import math
-import os
 import struct
 import tokenize
 import zipfile
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from softmax_cli.data.labels import index_labels
 from softmax_cli.data.readers import ReadOptions, Split
 from softmax_cli.errors import DataError
-from softmax_cli.files import open_regular
+from softmax_cli.files import inflation_limit, open_regular, zip_directory_size
 
 NAMES = {
     "train": (("x_train", "y_train"), ("train_images", "train_labels"), ("images", "labels")),
@@ -37,9 +36,6 @@ HEADER_LIMIT = 1 << 12
 
 DIRECTORY_LIMIT = 1 << 16
 """Bytes that the list of members may take."""
-
-RATIO = 1100
-"""Deflate shrinks at most 1,032 to 1."""
 
 
 def detect(path: Path) -> bool:
@@ -165,9 +161,7 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
 
 def _check_directory(file: BinaryIO, path: Path) -> None:
     """Raise `DataError` for a list of members that is too long to be read."""
-    file.seek(-min(22, file.seek(0, os.SEEK_END)), os.SEEK_END)
-    end = file.read()  # the last 22 bytes, unless a comment follows
-    if end[:4] == b"PK\5\6" and int.from_bytes(end[12:16], "little") > DIRECTORY_LIMIT:
+    if zip_directory_size(file) > DIRECTORY_LIMIT:
         raise DataError(f"{path} has a list of members of more than {DIRECTORY_LIMIT:,} bytes")
 
 
@@ -178,7 +172,7 @@ def _read_member(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any
     with archive.open(info) as member:
         header = _read_header(member, name, path)
         size = math.prod(header.shape) * header.dtype.itemsize
-        room = RATIO * min(info.compress_size, path.stat().st_size)
+        room = inflation_limit(min(info.compress_size, path.stat().st_size))
         if member.tell() + size != info.file_size or info.file_size > room + HEADER_LIMIT:
             raise DataError(
                 f"{path}: {name} declares {size:,} bytes of {header.dtype} {header.shape}, "
