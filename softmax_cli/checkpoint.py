@@ -21,7 +21,6 @@ set; the latter is translated.
 Nothing is ever unpickled, and no array is read before its size agrees with the shapes in ``meta``.
 """
 
-import errno
 import json
 import math
 import os
@@ -42,7 +41,7 @@ from softmax_cli.calibration import COLDEST, HOTTEST
 from softmax_cli.config import TrainConfig
 from softmax_cli.data.catalog import CATALOG
 from softmax_cli.data.dataset import Dataset
-from softmax_cli.errors import CheckpointError, ConfigError, reason
+from softmax_cli.errors import CheckpointError, ConfigError
 from softmax_cli.features import FeatureMap, feature_arrays, restore_features
 from softmax_cli.files import atomic_write, open_regular, zip_directory_size
 from softmax_cli.model import Model
@@ -126,7 +125,7 @@ class Checkpoint:
 
     def advance(self, state: State, seconds: float) -> "Checkpoint":
         """Return the checkpoint after one more epoch, which took `seconds`."""
-        run = self.run | {"seconds": self.run.get("seconds", 0.0) + seconds}
+        run = self.run | {"seconds": self.run["seconds"] + seconds}
         return replace(self, state=state, run=run)
 
 
@@ -170,19 +169,18 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             raise CheckpointError(f"{path} is not a valid checkpoint: {error}") from error
         except KeyError as error:
             raise CheckpointError(f"{path} is not a valid checkpoint: meta lacks {error}") from error
-        except OSError as error:
-            if error.errno != errno.EINVAL:  # else a position outside the file: it is damaged
-                raise CheckpointError(f"cannot read {path}: {reason(error)}") from error
-            raise CheckpointError(f"{path} is not a checkpoint, or is damaged: {error}") from error
         except _BROKEN as error:
             raise CheckpointError(f"{path} is not a checkpoint, or is damaged: {error}") from error
 
 
 _BROKEN = (
-    *(zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, struct.error),
+    *(zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, struct.error),
     *(ValueError, KeyError, TypeError, AttributeError, ConfigError),
 )
-"""Errors of the standard library for damaged archives, and of `_from_meta` for invalid JSON."""
+"""Errors of the standard library for damaged archives, and of `_from_meta` for invalid JSON.
+
+`OSError` is a position outside of the file; for a file that cannot be read, it is the cause of our error.
+"""
 
 
 class _Reader:
@@ -192,12 +190,11 @@ class _Reader:
         self._archive = archive
         self._members = _check_members(archive, file_size)
         self._used: set[str] = set()
-        self._format = FORMAT
 
     def checkpoint(self) -> Checkpoint:
         """Return the checkpoint in the archive, which holds its members and no others."""
         meta = _read_meta(self._archive, self._member("meta"))
-        self._format = meta["format"]
+        self._format: int = meta["format"]
         config = _read_config(meta["config"])
         features = restore_features(config, tuple(meta["image_shape"]), self.array)
         if not features.dimension:

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import math
 import os
 import pickle
 import struct
@@ -580,6 +581,10 @@ WRONG_MEMBERS: list[tuple[Callable[[Members], Members], str]] = [
         for value in (np.nan, np.inf, -np.inf)
     ),
     (
+        lambda arrays: arrays | {f"more{i}": arrays["bias"] for i in range(55)},
+        "members that are not expected: 'more0'",
+    ),
+    (
         lambda arrays: with_config(arrays, fourier_dimension=13),
         "fourier_projection.npy is <f4 of shape (12, 12), expected <f4 of shape (12, 13)",
     ),
@@ -620,6 +625,21 @@ def test_compressed_members_are_refused(saved: Path) -> None:
     with open(saved, "wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     assert "weights.npy is compressed, expected no compression" in refusal(saved)
+
+
+@pytest.mark.parametrize(("mark", "offset"), [(b"PK\1\2", 10), (b"PK\1\2", 20)])
+def test_members_that_only_claim_to_be_compressed_are_refused(saved: Path, mark: bytes, offset: int) -> None:
+    """One of the method of compression and the compressed size is changed in the list of members."""
+    content = bytearray(saved.read_bytes())
+    content[content.index(mark) + offset] ^= 8
+    saved.write_bytes(content)
+    assert "weights.npy is compressed, expected no compression" in refusal(saved)
+
+
+def test_a_number_that_json_does_not_have_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        save_checkpoint(tmp_path / "model.npz", replace(small_checkpoint(), run={"seconds": math.nan}))
+    assert not list(tmp_path.iterdir())
 
 
 def test_encrypted_members_are_refused(saved: Path) -> None:
