@@ -22,6 +22,9 @@ from softmax_cli.files import inflation_limit, open_regular
 
 MAGIC = b"PAR1"
 IMAGE_NAMES = ("image", "img", "picture")
+LABEL_LIMIT = 200
+"""Largest length of a label; numpy gives every label the room of the longest one."""
+
 LEAST = 64
 """Bytes that a picture counts at least."""
 
@@ -196,6 +199,8 @@ def _values(column: Any, path: Path) -> "np.ndarray[Any, Any]":
         raise DataError(f"{path} has an image without a label")
     values: np.ndarray[Any, Any] = column.to_numpy(zero_copy_only=False)
     if values.dtype.kind == "O":
+        if not all(type(text) is str and len(text) <= LABEL_LIMIT for text in values.tolist()):
+            raise DataError(f"{path} has a label that is no text of at most {LABEL_LIMIT} characters")
         values = values.astype(str)
     if values.dtype.kind not in "iuU":
         raise DataError(f"{path} has labels of type {column.type}, expected whole numbers or text")
