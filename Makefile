@@ -62,13 +62,12 @@ browser-test: .venv/installed-browser tests/browser/node_modules  ## test the re
 soak: .venv/installed-dev  ## the long variants of the tests that damage files and kill processes
 	SOFTMAX_SOAK=1 $(BIN)/pytest -rP tests/faults tests/test_checkpoint.py tests/test_pictures_read.py tests/test_durability.py
 
-mutants: .venv/installed-dev  ## mutation testing of the modules that damage would hurt most (an hour)
+mutants: .venv/installed-dev  ## mutation testing of the modules that damage would hurt most (a quarter of an hour)
 	$(BIN)/python scripts/mutants.py
 
 coverage: .venv/installed-dev  ## lines and branches that the tests run
-	$(BIN)/pip install --quiet --disable-pip-version-check coverage
-	$(BIN)/coverage run --branch --source softmax_cli -m pytest
-	$(BIN)/coverage report --skip-covered --fail-under 95
+	$(BIN)/pip install --quiet --disable-pip-version-check pytest-cov
+	$(BIN)/pytest --cov softmax_cli --cov-branch --cov-report term:skip-covered --cov-fail-under 95
 
 bench: .venv-bench/installed  ## compare with other trainers (40 minutes): make bench DATA=folder BASELINE=softmax
 	.venv-bench/bin/python -m benchmarks --data '$(DATA)' $(if $(BASELINE),--baseline '$(BASELINE)')

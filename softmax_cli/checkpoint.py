@@ -20,7 +20,6 @@ set; the latter is translated.
 Nothing is ever unpickled, and no array is read before its size agrees with the shapes in ``meta``.
 """
 
-import errno
 import json
 import math
 import os
@@ -41,9 +40,9 @@ from softmax_cli.calibration import COLDEST, HOTTEST
 from softmax_cli.config import TrainConfig
 from softmax_cli.data.catalog import CATALOG
 from softmax_cli.data.dataset import Dataset
-from softmax_cli.errors import CheckpointError, ConfigError, reason
+from softmax_cli.errors import CheckpointError, ConfigError
 from softmax_cli.features import FeatureMap, feature_arrays, restore_features
-from softmax_cli.files import atomic_write, open_regular
+from softmax_cli.files import atomic_write, open_regular, zip_directory_size
 from softmax_cli.model import Model
 from softmax_cli.novelty import Novelty, novelty_arrays, novelty_shapes, restore_novelty
 from softmax_cli.regularization import PathPoint
@@ -128,7 +127,7 @@ class Checkpoint:
 
     def advance(self, state: State, seconds: float) -> "Checkpoint":
         """Return the checkpoint after one more epoch, which took `seconds`."""
-        run = self.run | {"seconds": self.run.get("seconds", 0.0) + seconds}
+        run = self.run | {"seconds": self.run["seconds"] + seconds}
         return replace(self, state=state, run=run)
 
 
@@ -172,19 +171,18 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             raise CheckpointError(f"{path} is not a valid checkpoint: {error}") from error
         except KeyError as error:
             raise CheckpointError(f"{path} is not a valid checkpoint: meta lacks {error}") from error
-        except OSError as error:
-            if error.errno != errno.EINVAL:  # else a position outside the file: it is damaged
-                raise CheckpointError(f"cannot read {path}: {reason(error)}") from error
-            raise CheckpointError(f"{path} is not a checkpoint, or is damaged: {error}") from error
         except _BROKEN as error:
             raise CheckpointError(f"{path} is not a checkpoint, or is damaged: {error}") from error
 
 
 _BROKEN = (
-    *(zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, struct.error),
+    *(zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, struct.error),
     *(ValueError, KeyError, TypeError, AttributeError, ConfigError),
 )
-"""Errors of the standard library for damaged archives, and of `_from_meta` for invalid JSON."""
+"""Errors of the standard library for damaged archives, and of `_from_meta` for invalid JSON.
+
+`OSError` is a position outside of the file; for a file that cannot be read, it is the cause of our error.
+"""
 
 
 class _Reader:
@@ -194,12 +192,11 @@ class _Reader:
         self._archive = archive
         self._members = _check_members(archive, file_size)
         self._used: set[str] = set()
-        self._format = FORMAT
 
     def checkpoint(self) -> Checkpoint:
         """Return the checkpoint in the archive, which holds its members and no others."""
         meta = _read_meta(self._archive, self._member("meta"))
-        self._format = meta["format"]
+        self._format: int = meta["format"]
         config = _read_config(meta["config"])
         features = restore_features(config, tuple(meta["image_shape"]), self.array)
         if not features.dimension:
@@ -243,15 +240,8 @@ class _Reader:
 
 
 def _check_directory(file: BinaryIO) -> None:
-    """Raise `CheckpointError` if the list of members is too long to be read.
-
-    `zipfile` itself sets no limit.
-    """
-    file.seek(-min(22, file.seek(0, os.SEEK_END)), os.SEEK_END)
-    end = file.read()  # the last 22 bytes, unless a comment follows, which numpy never writes
-    if end[:4] != b"PK\x05\x06":
-        raise zipfile.BadZipFile("it does not end as an .npz file does")
-    if int.from_bytes(end[12:16], "little") > DIRECTORY_LIMIT:
+    """Raise `CheckpointError` if the list of members is too long to be read."""
+    if zip_directory_size(file) > DIRECTORY_LIMIT:
         raise CheckpointError("its list of members is far too long")
 
 

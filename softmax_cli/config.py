@@ -23,7 +23,7 @@ DEFAULT_CHECKPOINT = Path("model.npz")
 AUTO = "auto"
 """Value of `l2` that stands for the one with the lowest validation loss."""
 
-TOML_LIMIT = 1 << 16
+TOML_LIMIT = 1 << 14
 """Bytes that a TOML file may have."""
 
 

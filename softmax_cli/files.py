@@ -24,6 +24,13 @@ CHUNK = 1 << 16
 GZIP = b"\x1f\x8b"
 """How every gzip file starts."""
 
+DEFLATE = 1100
+"""Deflate shrinks at most 1,032 to 1."""
+
+INFLATION = 200
+FREE_BYTES = 1 << 28
+"""How many times its size a compressed file may hold if that is more than 256 MiB."""
+
 STRAY_AGE = 3600.0
 """Seconds without a write after which an unlocked temporary file is removed."""
 
@@ -257,6 +264,30 @@ def inflate(compressed: Iterable[bytes], limit: int) -> Iterator[bytes]:
             chunk = inflater.unused_data or inflater.unconsumed_tail
     if not inflater.eof:
         raise ValueError("is cut short")
+
+
+def inflation_limit(compressed: int) -> int:
+    """Return the bytes that a file or member of this size, compressed by deflate, may hold.
+
+    Deflate shrinks images to a tenth, and zeros to a thousandth, of which a large file cannot consist.
+    """
+    return min(DEFLATE * compressed, max(FREE_BYTES, INFLATION * compressed))
+
+
+def zip_directory_size(file: BinaryIO) -> int:
+    """Return the bytes that the list of members of an archive takes; `zipfile` itself sets no limit.
+
+    Raises:
+        ValueError: The file does not end as an archive that numpy writes, which has no comment.
+    """
+    file.seek(-min(98, file.seek(0, os.SEEK_END)), os.SEEK_END)
+    tail = file.read()
+    record, locator, end = tail[:-42], tail[-42:-22], tail[-22:]
+    if end[:4] != b"PK\5\6":
+        raise ValueError("it does not end as an .npz file does")
+    if locator[:4] == b"PK\6\7":  # an archive of more than 4 GiB: the record before it counts
+        return int.from_bytes(record[40:48], "little")
+    return int.from_bytes(end[12:16], "little")
 
 
 def sha256(*parts: bytes | memoryview) -> str:

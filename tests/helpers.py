@@ -1,8 +1,10 @@
 """Helpers that several test modules share."""
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,21 @@ def unprivileged() -> Iterator[None]:
         yield
     finally:
         os.seteuid(user)
+
+
+def separate(*line: str) -> list[str]:
+    """Return a command line that runs in a PID namespace of its own, if the system permits that."""
+    prefix = ["unshare", "--pid", "--fork", "--kill-child"] if _can_unshare() else []
+    return [*prefix, *line]
+
+
+@cache
+def _can_unshare() -> bool:
+    try:
+        line = ["unshare", "--pid", "--fork", "--kill-child", "true"]
+        return subprocess.run(line, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
 
 
 def mutated(generator: np.random.Generator, content: bytes) -> bytes:

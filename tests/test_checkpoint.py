@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import math
 import os
 import pickle
 import struct
@@ -303,7 +304,7 @@ def test_digest_of_a_known_data_set_is_translated_from_format_1_only(
 
 
 @pytest.mark.parametrize("number", [3, 100])
-def test_newer_format_is_refused_with_an_upgrade_hint(saved: Path, number: object) -> None:
+def test_c12_newer_format_is_refused_with_an_upgrade_hint(saved: Path, number: object) -> None:
     write(saved, with_meta(members(saved), format=number))
     message = refusal(saved)
     assert f"its format is {number!r}, and this version reads formats up to 2" in message
@@ -367,7 +368,7 @@ def object_array() -> NDArray[Any]:
 
 
 @pytest.mark.parametrize("kind", ["pickle", "npy", "weights", "meta"])
-def test_nothing_is_unpickled(saved: Path, work: Path, kind: str) -> None:
+def test_c6_nothing_is_unpickled(saved: Path, work: Path, kind: str) -> None:
     if kind == "pickle":
         saved.write_bytes(pickle.dumps(Payload()))
     elif kind == "npy":
@@ -470,7 +471,7 @@ BOMBS: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_bomb_is_refused_within_ten_seconds_and_100_megabytes(saved: Path, bomb: str) -> None:
+def test_c7_bomb_is_refused_within_ten_seconds_and_100_megabytes(saved: Path, bomb: str) -> None:
     build, reason = BOMBS[bomb]
     build(saved)
     line = [sys.executable, "-c", CHILD, str(saved)]
@@ -509,7 +510,7 @@ def test_gzipped_or_nested_checkpoint_is_refused(saved: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [small_checkpoint, small_fourier])
-def test_mutated_checkpoint_is_refused_or_unchanged(saved: Path, make: Callable[[], Checkpoint]) -> None:
+def test_c9_mutated_checkpoint_is_refused_or_unchanged(saved: Path, make: Callable[[], Checkpoint]) -> None:
     save_checkpoint(saved, make())
     generator, content, original = np.random.default_rng(0), saved.read_bytes(), load_checkpoint(saved)
     accepted, rounds = 0, 10_000 if SOAK else 300
@@ -580,6 +581,10 @@ WRONG_MEMBERS: list[tuple[Callable[[Members], Members], str]] = [
         for value in (np.nan, np.inf, -np.inf)
     ),
     (
+        lambda arrays: arrays | {f"more{i}": arrays["bias"] for i in range(55)},
+        "members that are not expected: 'more0'",
+    ),
+    (
         lambda arrays: with_config(arrays, fourier_dimension=13),
         "fourier_projection.npy is <f4 of shape (12, 12), expected <f4 of shape (12, 13)",
     ),
@@ -591,7 +596,7 @@ WRONG_MEMBERS: list[tuple[Callable[[Members], Members], str]] = [
 
 
 @pytest.mark.parametrize(("change", "reason"), WRONG_MEMBERS, ids=[reason for _, reason in WRONG_MEMBERS])
-def test_wrong_member_is_named(
+def test_c10_c11_wrong_member_is_named(
     saved_fourier: Path, change: Callable[[Members], Members], reason: str
 ) -> None:
     write(saved_fourier, change(members(saved_fourier)))
@@ -620,6 +625,21 @@ def test_compressed_members_are_refused(saved: Path) -> None:
     with open(saved, "wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     assert "weights.npy is compressed, expected no compression" in refusal(saved)
+
+
+@pytest.mark.parametrize(("mark", "offset"), [(b"PK\1\2", 10), (b"PK\1\2", 20)])
+def test_members_that_only_claim_to_be_compressed_are_refused(saved: Path, mark: bytes, offset: int) -> None:
+    """One of the method of compression and the compressed size is changed in the list of members."""
+    content = bytearray(saved.read_bytes())
+    content[content.index(mark) + offset] ^= 8
+    saved.write_bytes(content)
+    assert "weights.npy is compressed, expected no compression" in refusal(saved)
+
+
+def test_a_number_that_json_does_not_have_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        save_checkpoint(tmp_path / "model.npz", replace(small_checkpoint(), run={"seconds": math.nan}))
+    assert not list(tmp_path.iterdir())
 
 
 def test_encrypted_members_are_refused(saved: Path) -> None:

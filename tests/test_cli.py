@@ -65,7 +65,7 @@ def test_every_command_has_help(name: str, invoke: Invoke) -> None:
         (["eval", "--split", "tset"], "test"),
     ],
 )
-def test_wrong_usage_exits_with_2_and_a_suggestion(line: list[str], hint: str, invoke: Invoke) -> None:
+def test_l1_wrong_usage_exits_with_2_and_a_suggestion(line: list[str], hint: str, invoke: Invoke) -> None:
     result = invoke(*line)
     assert (result.exit_code, result.stdout) == (2, "")
     assert "Usage:" in result.stderr
@@ -130,7 +130,7 @@ def test_a_command_restores_signals_and_logging(invoke: Invoke, model_file: Path
     [("| true", 0, 0), ("> /dev/full", 1, 1), (">&-", 1, 1), ("2>&-", 0, 0)],
     ids=["closed pipe", "full disk", "closed stdout", "closed stderr"],
 )
-def test_a_result_that_cannot_be_printed_is_a_failure(
+def test_l3_l4_a_result_that_cannot_be_printed_is_a_failure(
     redirection: str, code: int, errors: int, model_file: Path
 ) -> None:
     """A closed pipe or a closed stderr is not a failure."""
@@ -213,7 +213,7 @@ def test_a_name_cannot_add_a_line_to_stderr(
     assert "x\\nerror: y\\r\\x1b[31m" in result.stderr
 
 
-def test_long_work_shows_a_bar_on_a_terminal_only(
+def test_l5_long_work_shows_a_bar_on_a_terminal_only(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for terminal in (True, False):

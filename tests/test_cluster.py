@@ -91,7 +91,7 @@ def assert_equal_states(one: State, other: State) -> None:
     ],
     ids=lambda options: options.get("features", "pixels"),
 )
-def test_training_on_a_cluster_gives_the_same_bits(
+def test_k8_training_on_a_cluster_gives_the_same_bits(
     local: Cluster, small: Dataset, options: dict[str, Any]
 ) -> None:
     config = TrainConfig(solver="newton", **options)
@@ -133,7 +133,7 @@ def test_a_job_holds_no_images(local: Cluster, small: Dataset, monkeypatch: pyte
     assert 0 < sent[0] < 5000 < small.images.nbytes
 
 
-def test_evaluation_on_a_cluster_gives_the_same_result(
+def test_k8_evaluation_on_a_cluster_gives_the_same_result(
     local: Cluster, trained: Checkpoint, sample: Dataset, sample_test: Dataset
 ) -> None:
     cold = replace(trained, state=replace(trained.state, temperature=1.5))
@@ -192,7 +192,7 @@ def die_once(examples: Examples, note: Path, part: slice) -> tuple[int, int]:
     return part.start, int(examples.images[part].sum())
 
 
-def test_a_worker_that_is_killed_during_a_pass_changes_nothing(
+def test_k1_a_worker_that_is_killed_during_a_pass_changes_nothing(
     local: Cluster, sample: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its part of the work is repeated, and one line is logged; later passes work, too."""
@@ -219,7 +219,7 @@ def changed(content: bytes, at: int) -> bytes:
     ("name", "difference"),
     [("images-idx3", "images 4,096 to 4,999 differ"), ("labels-idx1", "the labels differ")],
 )
-def test_a_worker_that_sees_other_data_is_named_with_the_file(
+def test_k4_a_worker_that_sees_other_data_is_named_with_the_file(
     name: str, difference: str, local: Cluster, small: Dataset, tmp_path: Path
 ) -> None:
     """Only images that a worker uses are checked, since it need not read others."""
@@ -255,7 +255,7 @@ def test_features_that_are_computed_once_need_all_images(
         list(remote.map(process_of, None, [slice(4400, 4500)]))
 
 
-def test_a_worker_that_cannot_read_the_data_is_named_with_the_file(
+def test_k4_a_worker_that_cannot_read_the_data_is_named_with_the_file(
     local: Cluster, small: Dataset, tmp_path: Path
 ) -> None:
     folder = folder_of(tmp_path / "data", small)
@@ -272,7 +272,7 @@ def test_data_without_a_file_are_refused(local: Cluster, sample: Dataset) -> Non
         local.share(replace(sample, origin=None), examples_of)
 
 
-def test_another_version_is_refused_with_both_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_k5_another_version_is_refused_with_both_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = cluster_module.__version__
     with scheduler(1) as remote, open_cluster(remote.scheduler_address) as cluster:
         monkeypatch.setattr(cluster_module, "__version__", "99.1")
@@ -283,7 +283,7 @@ def test_another_version_is_refused_with_both_versions(monkeypatch: pytest.Monke
             cluster.connect()
 
 
-def test_a_worker_that_joins_later_is_checked_as_well(
+def test_k5_a_worker_that_joins_later_is_checked_as_well(
     monkeypatch: pytest.MonkeyPatch, sample: Dataset
 ) -> None:
     with scheduler(1) as remote, open_cluster(remote.scheduler_address) as cluster:
@@ -300,7 +300,7 @@ def test_a_worker_that_joins_later_is_checked_as_well(
             list(cluster.share(sample, examples_of)["all"].map_parts(process_of, None))
 
 
-def test_a_scheduler_that_does_not_answer_is_an_error(
+def test_k3_a_scheduler_that_does_not_answer_is_an_error(
     invoke: Callable[..., Result], work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster_module, "TIMEOUT", 0.5)
@@ -314,7 +314,7 @@ def test_a_scheduler_that_does_not_answer_is_an_error(
     assert not Path("model.npz").exists()
 
 
-def test_a_cluster_without_workers_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_k3_a_cluster_without_workers_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_module, "TIMEOUT", 0.5)
     with scheduler(0) as remote, open_cluster(remote.scheduler_address) as cluster:
         assert cluster
@@ -323,7 +323,7 @@ def test_a_cluster_without_workers_is_an_error(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("loss", ["workers", "scheduler"])
-def test_a_cluster_that_is_lost_ends_the_run_and_resume_continues(
+def test_k2_a_cluster_that_is_lost_ends_the_run_and_resume_continues(
     loss: str, invoke: Callable[..., Result], small: Dataset, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The checkpoint of the last iteration is whole; the run continues without a cluster."""
@@ -360,7 +360,7 @@ def test_a_run_is_resumed_on_a_cluster(local: Cluster, small: Dataset, work: Pat
     assert_equal_runs(work / "here.npz", work / "there.npz")
 
 
-def test_ctrl_c_ends_the_run_and_all_processes(work: Path) -> None:
+def test_k6_ctrl_c_ends_the_run_and_all_processes(work: Path) -> None:
     """The signal reaches the whole process group, as in a terminal."""
     line = ("train", "--dataset", "sample", "--solver", "newton", "--cluster", "local:2", "--offline")
     process = subprocess.Popen(
@@ -399,7 +399,9 @@ def test_ctrl_c_ends_the_run_and_all_processes(work: Path) -> None:
         "missing.json",
     ],
 )
-def test_a_place_that_is_not_valid_is_refused(where: str, invoke: Callable[..., Result], work: Path) -> None:
+def test_k7_a_place_that_is_not_valid_is_refused(
+    where: str, invoke: Callable[..., Result], work: Path
+) -> None:
     line = ("train", "--dataset", "sample", "--solver", "newton", "--cluster", where)
     assert_fails(invoke(*line), f"cluster {where!r}", code=2)
     assert not Path("model.npz").exists()
@@ -408,7 +410,7 @@ def test_a_place_that_is_not_valid_is_refused(where: str, invoke: Callable[..., 
 @pytest.mark.parametrize(
     "content", ["", "[]", "{}", '{"address": 1}', '{"address": "nowhere"}', "[" * 100_000]
 )
-def test_a_file_that_is_not_of_a_scheduler_is_refused(content: str, work: Path) -> None:
+def test_k7_a_file_that_is_not_of_a_scheduler_is_refused(content: str, work: Path) -> None:
     Path("scheduler.json").write_text(content)
     with pytest.raises(ConfigError, match=r"scheduler\.json is not a scheduler file"):
         find_place("scheduler.json")
@@ -435,7 +437,7 @@ def test_without_dask_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 # The processes of a local cluster
 
 
-def test_processes_that_cannot_be_started_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_k3_processes_that_cannot_be_started_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*arguments: Any, **options: Any) -> None:
         raise OSError(11, "Resource temporarily unavailable")
 
@@ -448,7 +450,7 @@ def test_processes_that_cannot_be_started_are_an_error(monkeypatch: pytest.Monke
             cluster.connect()
 
 
-def test_local_processes_are_closed_to_others_and_use_one_thread(local: Cluster) -> None:
+def test_k9_local_processes_are_closed_to_others_and_use_one_thread(local: Cluster) -> None:
     """They listen on the loopback interface, and refuse a client without their certificate."""
     processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
     listening = [

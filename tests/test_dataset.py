@@ -100,7 +100,7 @@ def state(folder: Path) -> dict[Path, tuple[bytes, int]]:
         ({"SOFTMAX_CACHE_DIR": ""}, "/home/me/.cache/softmax"),
     ],
 )
-def test_environment_determines_the_folder_of_the_cache(
+def test_d15_environment_determines_the_folder_of_the_cache(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str
 ) -> None:
     """A relative XDG_CACHE_HOME is ignored, as the XDG Base Directory Specification requires."""
@@ -123,7 +123,7 @@ def test_missing_home_is_wrong_usage_that_names_the_variable(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_full_cache_is_used_without_a_socket(
+def test_d13_full_cache_is_used_without_a_socket(
     full_cache: Path, sample: Dataset, sample_test: Dataset, sockets: list[object], split: str
 ) -> None:
     for source in (offline(full_cache), Source(full_cache)):
@@ -237,7 +237,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("kind", DAMAGED)
-def test_damaged_file_is_downloaded_again_with_a_warning(
+def test_d12_damaged_file_is_downloaded_again_with_a_warning(
     full_cache: Path, sample: Dataset, use: Use, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
     damaged = full_cache / "mnist" / LABELS
@@ -371,7 +371,7 @@ def test_unknown_name_is_wrong_usage_that_lists_the_names(invoke: Invoke, work: 
     )
 
 
-def test_label_out_of_range_is_named_with_its_index(
+def test_x5_label_out_of_range_is_named_with_its_index(
     full_cache: Path, sample: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = replace(CATALOG["mnist"], class_names=tuple("012345678"))
@@ -542,7 +542,7 @@ def test_digest_covers_shape_pixels_and_labels() -> None:
     assert len({content_digest(*variant) for variant in variants}) == len(variants)
 
 
-def test_training_split_identifies_a_folder(work: Path) -> None:
+def test_c23_training_split_identifies_a_folder(work: Path) -> None:
     def digests(name: str, **changes: Any) -> list[str]:
         folder = make_folder(work / name, **changes)
         train, test = (load_folder(folder, split) for split in SPLITS)

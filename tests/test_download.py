@@ -152,7 +152,7 @@ def test_progress_is_reported_up_to_the_size_of_the_file(tmp_path: Path) -> None
         *("not chunks", "empty", "one bit flipped", "right size, other content", "longer", "one byte long"),
     ],
 )
-def test_wrong_file_is_never_stored_and_is_retried_before_the_next_mirror(
+def test_d2_wrong_file_is_never_stored_and_is_retried_before_the_next_mirror(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, answer: Answer, reason: str
 ) -> None:
     seen: list[bool] = []
@@ -178,7 +178,7 @@ def test_temporary_fault_is_not_reported(tmp_path: Path, caplog: pytest.LogCaptu
     assert files_in(tmp_path) == {NAME: CONTENT}
 
 
-def test_mirror_that_sends_a_web_page_is_skipped_with_a_warning(
+def test_d1_mirror_that_sends_a_web_page_is_skipped_with_a_warning(
     invoke: Invoke, cache: Path, use: Callable[..., Entry]
 ) -> None:
     with Server(PAGE) as bad, Server(mirror) as good:
@@ -210,7 +210,7 @@ def test_mirror_that_sends_a_web_page_is_skipped_with_a_warning(
         ("500 Internal Server Error", "", [1.0, 2.0]),
     ],
 )
-def test_busy_mirror_is_retried_after_a_bounded_pause(
+def test_d4_busy_mirror_is_retried_after_a_bounded_pause(
     tmp_path: Path, pauses: list[float], status: str, after: str, expected: list[float]
 ) -> None:
     with Server(reply(status=status, Retry_After=after)) as busy, Server(mirror) as good:
@@ -231,7 +231,7 @@ def test_mirror_that_refuses_the_request_is_not_retried(
     assert f"it answered {status}" in caplog.text
 
 
-def test_every_failed_mirror_is_listed_with_its_reason(
+def test_d3_every_failed_mirror_is_listed_with_its_reason(
     invoke: Invoke, cache: Path, use: Callable[..., Entry]
 ) -> None:
     with (
@@ -256,7 +256,7 @@ def test_every_failed_mirror_is_listed_with_its_reason(
 # Slow and unreachable mirrors, redirects, certificates, proxies
 
 
-def test_mirror_that_never_responds_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_d5_mirror_that_never_responds_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with Server([FOREVER]) as bad, Server(mirror) as good:
         fetch_one(tmp_path, bad.url, good.url, wait=0.5)
     assert f"{bad.url} was skipped: no answer within 0.5 s" in caplog.text
@@ -328,7 +328,7 @@ def test_redirect_is_followed(tmp_path: Path) -> None:
     ],
     ids=["file", "ftp", "loop", "long name", "empty name", "not UTF-8"],
 )
-def test_invalid_redirect_is_refused(
+def test_d7_invalid_redirect_is_refused(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, location: str, reason: str
 ) -> None:
     with Server(redirect(location)) as bad, Server(mirror) as good:
@@ -365,7 +365,7 @@ def test_redirect_away_from_https_is_refused(tmp_path: Path, back: bool) -> None
     assert files_in(tmp_path) == {}
 
 
-def test_bad_certificate_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_d14_bad_certificate_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with Server(mirror, tls=True) as bad, Server(mirror) as good:
         fetch_one(tmp_path, bad.url, good.url)
     assert bad.requests == []
@@ -373,7 +373,7 @@ def test_bad_certificate_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert files_in(tmp_path) == {NAME: CONTENT}
 
 
-def test_proxy_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_d16_proxy_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Server(mirror) as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)
         fetch_one(tmp_path, "http://mirror.invalid/")
@@ -397,7 +397,7 @@ def test_password_of_a_proxy_or_a_mirror_is_never_shown(
 @pytest.mark.parametrize(
     "first", [head(Content_Encoding="gzip"), head(length=1 << 40)], ids=["encoded", "huge"]
 )
-def test_endless_file_is_refused_within_a_gigabyte(tmp_path: Path, first: bytes) -> None:
+def test_d6_endless_file_is_refused_within_a_gigabyte(tmp_path: Path, first: bytes) -> None:
     """The response of four megabytes inflates to four gigabytes of zeros."""
 
     def serve(name: str) -> Iterator[bytes]:
@@ -440,7 +440,7 @@ def test_full_disk_is_an_error_that_names_the_size_and_the_option_for_another_pl
 # Several processes, and interruptions
 
 
-def test_four_processes_on_an_empty_cache_all_succeed(tmp_path: Path) -> None:
+def test_d8_four_processes_on_an_empty_cache_all_succeed(tmp_path: Path) -> None:
     with Server(mirror) as server, ThreadPoolExecutor(4) as pool:
         runs = [pool.submit(run_child, FETCH_ALL, server.url, folder=tmp_path) for _ in range(4)]
         results = [(run.result().returncode, run.result().stderr) for run in runs]
@@ -448,7 +448,7 @@ def test_four_processes_on_an_empty_cache_all_succeed(tmp_path: Path) -> None:
     assert files_in(tmp_path / "cache") == FILES
 
 
-def test_interrupted_download_leaves_the_finished_files_and_no_temporary(
+def test_d17_interrupted_download_leaves_the_finished_files_and_no_temporary(
     invoke: Invoke, cache: Path, use: Callable[..., Entry], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(name: str, done: int, size: int) -> None:

@@ -33,7 +33,7 @@ def test_json_agrees_with_four_lines_of_numpy(invoke: Invoke, model_file: Path, 
     ]
 
 
-def test_json_has_the_documented_keys(invoke: Invoke, model_file: Path) -> None:
+def test_l7_json_has_the_documented_keys(invoke: Invoke, model_file: Path) -> None:
     found = json.loads(invoke("eval", "--checkpoint", model_file, "--json").stdout)
     keys = (
         "dataset split images features accuracy accuracy_interval loss brier ece temperature "

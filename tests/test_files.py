@@ -75,7 +75,7 @@ def test_error_in_the_block_leaves_the_old_file_and_no_temporary(
     assert (Path("file").read_bytes(), names(work)) == (b"old", ["file"])
 
 
-def test_write_syncs_the_whole_file_then_replaces_then_syncs_the_folder(
+def test_c3_write_syncs_the_whole_file_then_replaces_then_syncs_the_folder(
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fsync, replace, order = os.fsync, os.replace, []
@@ -134,7 +134,7 @@ def test_missing_folder_is_named_and_not_created(work: Path) -> None:
         ("n" * 300, "file name too long"),
     ],
 )
-def test_output_that_cannot_be_written_is_refused_without_changes(
+def test_c14_output_that_cannot_be_written_is_refused_without_changes(
     shared: Path, path: str, reason: str
 ) -> None:
     before = names(shared)

@@ -94,6 +94,10 @@ def test_a_class_without_predictions_or_images_scores_zero() -> None:
     ]
 
 
+def test_one_image_of_a_class_is_enough_for_its_scores() -> None:
+    assert scores_of([[1, 0], [0, 0]]).per_class() == [ClassScore(1, 1, 1, 1), ClassScore(0, 0, 0, 0)]
+
+
 @pytest.mark.parametrize(
     ("label", "accuracy", "loss", "brier", "ece"), [(1, 1, 0, 0, 0), (0, 0, 1e4, 2, 1), (2, 0, 2e4, 2, 1)]
 )
@@ -151,7 +155,7 @@ def test_wilson_interval_agrees_with_published_values(right: int, n: int, low: f
     assert wilson_interval(1 - right / n, n) == pytest.approx((1 - high, 1 - low), abs=5e-5)
 
 
-@pytest.mark.parametrize(("right", "n"), [(0, 1), (1, 1), (9260, 10000), (1, 10**9)])
+@pytest.mark.parametrize(("right", "n"), [(0, 1), (1, 1), (9260, 10000), (1, 10**9), (11, 11), (0, 21)])
 def test_wilson_interval_contains_the_rate_and_is_within_0_and_1(right: int, n: int) -> None:
     low, high = wilson_interval(right / n, n)
     assert 0 <= low <= right / n <= high <= 1

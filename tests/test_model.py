@@ -65,7 +65,7 @@ def problem() -> tuple[Model, Floats, Floats]:
         ([0, -math.inf, 0], [0.5, 0, 0.5]),
     ],
 )
-def test_softmax_agrees_with_published_values(z: list[float], expected: list[float]) -> None:
+def test_n1_softmax_agrees_with_published_values(z: list[float], expected: list[float]) -> None:
     with np.errstate(all="raise", under="ignore"):
         np.testing.assert_allclose(softmax(np.array(z, float)), expected, rtol=1e-13)
 
@@ -110,7 +110,7 @@ def test_loss_of_extreme_evidence_is_exact(z: list[float], loss: float) -> None:
 
 @laws
 @given(extreme_logits)
-def test_rows_are_distributions(z: Floats) -> None:
+def test_n2_rows_are_distributions(z: Floats) -> None:
     with np.errstate(all="raise", under="ignore"):
         y = softmax(z)
     assert (y >= 0).all()
@@ -222,10 +222,13 @@ def test_loss_agrees_with_a_slow_loop(problem) -> None:
     assert loss_and_gradient(model, x, labels)[0] == pytest.approx(math.fsum(losses) / 20, rel=1e-13)
     squares = sum(weight**2 for row in model.weights for weight in row)
     assert penalty(model, 0.3) == pytest.approx(0.3 / 2 * squares, rel=1e-13)
+    factors = np.linspace(0.1, 0.7, 7)[:, None]
+    squares = sum(factors[d, 0] * weight**2 for d, row in enumerate(model.weights) for weight in row)
+    assert penalty(model, factors) == pytest.approx(squares / 2, rel=1e-13)
 
 
 @pytest.mark.parametrize("classes", [2, 10, 100])
-def test_zero_parameters_give_uniform_probabilities(classes: int) -> None:
+def test_n3_zero_parameters_give_uniform_probabilities(classes: int) -> None:
     """The loss is ln K for K classes."""
     model, x = Model.zeros(5, classes, np.float64), np.random.default_rng(0).normal(size=(30, 5))
     np.testing.assert_allclose(softmax(evidence(model, x)), 1 / classes, rtol=1e-14)

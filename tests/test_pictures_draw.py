@@ -237,7 +237,7 @@ MARKED = {
 
 
 @pytest.mark.parametrize("kind", MARKED)
-def test_the_steps_name_the_marks_that_were_removed(kind: str, sample_test: Dataset) -> None:
+def test_i14_the_steps_name_the_marks_that_were_removed(kind: str, sample_test: Dataset) -> None:
     said = [
         prepare_picture(draw_kind(kind, image, number), SHAPE, "digit").steps
         for number, image in enumerate(sample_test.images[:10])

@@ -127,7 +127,7 @@ LEAST = {"line": 10, "face": 10, "scribble": 3, "photograph": 4}
 
 
 @pytest.mark.parametrize("name", LEAST)
-def test_drawings_of_other_things_give_a_warning(name: str) -> None:
+def test_i16_drawings_of_other_things_give_a_warning(name: str) -> None:
     found = [prepare_picture(draw_other(name, seed), SHAPE, "digit").warnings for seed in range(10)]
     assert sum(map(bool, found)) >= LEAST[name]
 
@@ -189,7 +189,7 @@ def blank(size: tuple[int, int], level: int) -> bytes:
 @pytest.mark.parametrize("size", [(28, 28), (1, 1), (1, 28), (300, 200), (4096, 1), (1, 4096)])
 @pytest.mark.parametrize("level", [0, 128, 255])
 @pytest.mark.parametrize("preparation", ["digit", "plain"])
-def test_a_blank_picture_is_marked_as_blank(preparation: str, level: int, size: tuple[int, int]) -> None:
+def test_i9_a_blank_picture_is_marked_as_blank(preparation: str, level: int, size: tuple[int, int]) -> None:
     prepared = prepare_picture(blank(size, level), SHAPE, preparation)
     assert prepared.blank
     assert np.ptp(prepared.image) == 0

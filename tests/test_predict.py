@@ -48,7 +48,7 @@ def test_json_has_all_probabilities_for_any_top(invoke: Invoke, model_file: Path
 
 
 @pytest.mark.parametrize("features", ["pixels", "deskew", "fourier"])
-def test_pictures_are_predicted_as_the_images_of_the_data_set(
+def test_n7_pictures_are_predicted_as_the_images_of_the_data_set(
     invoke: Invoke, sample_test: Dataset, work: Path, features: str
 ) -> None:
     more = ("--fourier-dimension", 300) if features == "fourier" else ()
@@ -76,7 +76,7 @@ def test_no_invert_keeps_the_polarity(invoke: Invoke, model_file: Path) -> None:
     assert "inverted" not in found["steps"]
 
 
-def test_a_bad_picture_does_not_stop_the_others(
+def test_i7_i13_a_bad_picture_does_not_stop_the_others(
     invoke: Invoke, model_file: Path, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error is one line; its traceback is printed only if SOFTMAX_DEBUG is 1."""

@@ -659,6 +659,8 @@ BAD = {
     "parquet, null": (parquet(image=[png(IMAGES[0])] * 2, label=[1, None]), "an image without a label"),
     "parquet, number": (parquet(image=[1, 2], label=[0, 1]), "neither the content of a file nor its path"),
     "parquet, float": (parquet(image=[png(IMAGES[0])], label=[0.5]), "labels of type double, expected whole"),
+    "parquet, long": (parquet(image=[png(IMAGES[0])], label=["7" * 201]), "text of at most 200 characters"),
+    "parquet, bytes": (parquet(image=[png(IMAGES[0])], label=[b"7"]), "no text of at most 200 characters"),
     "parquet, damaged": (parquet(image=[b"no"] * 2, label=[0, 1]), "pictures"),
     "folder, one class": (one_class, "data has images of one class only"),
     "folder, no test": (empty_split, "data/test has no pictures; expected a sub-folder for each class"),
@@ -667,7 +669,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_gives_one_clear_line(work: Path, invoke: Invoke, name: str) -> None:
+def test_x12_bad_input_gives_one_clear_line(work: Path, invoke: Invoke, name: str) -> None:
     write, message = BAD[name]
     result = invoke("train", "--dataset", write(), "--epochs", 1, "--offline")
     assert_fails(result, message)

@@ -124,7 +124,7 @@ def loaded_by(*line: object) -> set[str]:
 @pytest.mark.parametrize(
     "line", [("--help",), ("--version",), ("train", "--help"), ("predict", "--help")], ids=str
 )
-def test_help_loads_no_large_package(line: tuple[str, ...]) -> None:
+def test_l8_help_loads_no_large_package(line: tuple[str, ...]) -> None:
     assert not {"numpy", "requests", "PIL", "tqdm"} & loaded_by(*line)
 
 

@@ -149,7 +149,7 @@ def test_an_earlier_log_is_kept_and_other_files_are_not_replaced(invoke: Invoke,
     assert not Path("third.npz").exists()
 
 
-def test_a_model_of_another_run_is_kept_as_a_backup(invoke: Invoke, work: Path) -> None:
+def test_c5b_a_model_of_another_run_is_kept_as_a_backup(invoke: Invoke, work: Path) -> None:
     """A run without a finished epoch does not replace the backup."""
     invoke("train", *SMALL)
     first = Path("model.npz").read_bytes()
@@ -212,7 +212,7 @@ def test_two_equal_runs_leave_equal_bytes_and_another_seed_does_not(invoke: Invo
     assert arrays_of(Path("a.npz")) != arrays_of(Path("c.npz"))
 
 
-def test_divergence_is_an_error_and_keeps_the_last_finite_checkpoint(invoke: Invoke, work: Path) -> None:
+def test_n4_divergence_is_an_error_and_keeps_the_last_finite_checkpoint(invoke: Invoke, work: Path) -> None:
     result = invoke("train", *SMALL, "--learning-rate", 1e10)
     assert_fails(result, "diverged in epoch 1, step ", "learning rate 1e+10")
     assert load_checkpoint("model.npz").state.epoch == 0
@@ -243,7 +243,7 @@ def test_resume_of_a_complete_run_changes_nothing(invoke: Invoke, work: Path) ->
         (["--config", "c.toml"], ["momentum 0.9", "0.1"]),
     ],
 )
-def test_resume_refuses_changed_options_and_names_both_values(
+def test_c5_resume_refuses_changed_options_and_names_both_values(
     arguments: list[str], parts: list[str], invoke: Invoke, sample_test: Dataset, work: Path
 ) -> None:
     Path("c.toml").write_text("momentum = 0.1")
@@ -314,7 +314,7 @@ SLOW = ("--dataset", "sample", "--batch-size", 1, "--epochs", 1000, "--learning-
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_stops_after_the_last_finished_epoch(
+def test_c13_c13c_a_signal_stops_after_the_last_finished_epoch(
     number: signal.Signals, code: int, running: Callable[..., Running]
 ) -> None:
     run = running(*SLOW, "--log", "run.jsonl")
@@ -350,7 +350,7 @@ def test_a_stopped_run_continues_to_the_same_bytes(running: Callable[..., Runnin
     assert_equal_runs(Path("model.npz"), Path("whole.npz"))
 
 
-def test_two_signals_leave_a_valid_checkpoint(running: Callable[..., Running]) -> None:
+def test_c13b_two_signals_leave_a_valid_checkpoint(running: Callable[..., Running]) -> None:
     run = running(*SLOW)
     run.wait_for("epoch 1/")
     run.process.send_signal(signal.SIGINT)

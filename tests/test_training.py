@@ -225,7 +225,7 @@ def test_training_with_the_defaults_reaches_about_90_percent_on_the_sample(
 # Repeated runs
 
 
-def test_the_same_seed_twice_is_byte_equal(small: Dataset, split: Split) -> None:
+def test_n5_the_same_seed_twice_is_byte_equal(small: Dataset, split: Split) -> None:
     config = TrainConfig(batch_size=64, epochs=2)
     one, other = (list(map(as_bytes, train(config, small, split))) for _ in range(2))
     assert one == other
@@ -280,7 +280,7 @@ NOISY = TrainConfig(batch_size=64, epochs=5, learning_rate=3.0, schedule="consta
     ],
     ids=["plain", "patience", "calibrated", "without validation", "fourier"],
 )
-def test_a_run_resumed_from_any_epoch_is_byte_equal(small: Dataset, config: TrainConfig) -> None:
+def test_c4_a_run_resumed_from_any_epoch_is_byte_equal(small: Dataset, config: TrainConfig) -> None:
     """Every later state, not only the last one, is equal to that of the uninterrupted run."""
     states = [start(config, small), *fit(config, small)]
     whole = list(map(as_bytes, states))

@@ -79,7 +79,7 @@ def remembered(digest: str, source: Source) -> tuple[Path | None, ReadOptions]:
     The path is None if it is not known.
     """
     with (
-        suppress(OSError, DataError, ConfigError, ValueError, TypeError),
+        suppress(OSError, DataError, ConfigError, *_INVALID),
         open_regular(_path_note(digest, source), DataError) as file,
     ):
         path, _, options = file.read(PATH_LIMIT).partition(b"\0")
@@ -89,6 +89,9 @@ def remembered(digest: str, source: Source) -> tuple[Path | None, ReadOptions]:
         return Path(os.fsdecode(path)), ReadOptions(**found)
     return None, ReadOptions()
 
+
+_INVALID = (ValueError, TypeError, AttributeError, RecursionError)
+"""Errors for notes that are not what `remember_path` writes."""
 
 _REMEMBERED = ("image_size", "preparation", "skip_bad")
 

@@ -6,6 +6,7 @@ full size is in memory.
 """
 
 import math
+import os
 import struct
 import threading
 import warnings
@@ -175,8 +176,27 @@ def _quiet(kind: formats.Format) -> Iterator[None]:
     if kind.name in ("PNG", "JPEG"):
         yield
         return
-    with _quieting, warnings.catch_warnings(action="ignore"):
+    with _quieting, warnings.catch_warnings(action="ignore"), _without_stderr(kind.name == "TIFF"):
         yield
+
+
+@contextmanager
+def _without_stderr(is_needed: bool) -> Iterator[None]:
+    """Drop what libraries in C print to standard error: libtiff reports each damaged value there."""
+    try:
+        kept = os.dup(2) if is_needed else -1
+    except OSError:  # it is closed
+        kept = -1
+    if kept < 0:
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as null:
+            os.dup2(null.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _bands(picture: "Image.Image", factor: int) -> Iterator[NDArray[np.uint8]]:

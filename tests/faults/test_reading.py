@@ -4,13 +4,16 @@ import itertools
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import Result
+from PIL import Image
 
 from softmax_cli import files
 from softmax_cli.checkpoint import load_checkpoint, save_checkpoint
@@ -18,8 +21,9 @@ from softmax_cli.config import TOML_LIMIT, TrainConfig, continued, option_name, 
 from softmax_cli.data.dataset import Dataset
 from softmax_cli.data.download import Source
 from softmax_cli.data.loading import load_dataset
-from softmax_cli.errors import CheckpointError, ConfigError, DataError, reason
+from softmax_cli.errors import CheckpointError, ConfigError, DataError, ImageError, reason
 from softmax_cli.files import open_regular
+from softmax_cli.pictures import read_luminance
 from softmax_cli.runs import run_epochs, start_run
 from tests.helpers import PICTURE, assert_fails, folder_of, names, small_checkpoint, unprivileged
 from tests.server import run_child
@@ -164,6 +168,20 @@ def test_a_file_that_becomes_a_pipe_does_not_block(work: Path) -> None:
             open_regular(Path(path), DataError)
 
 
+def test_l2_libraries_print_nothing_beside_the_error(work: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """libtiff reports damage on standard error, whatever Python does."""
+    picture = Image.fromarray(np.tile(np.arange(64) % 7 < 3, (64, 1)))
+    picture.save("own.tif", compression="group4")
+    content = bytearray(Path("own.tif").read_bytes())
+    for place in range(8, len(content), 5):
+        damaged = content.copy()
+        damaged[place] ^= 0xFF
+        with suppress(ImageError):
+            read_luminance(bytes(damaged))
+    os.write(2, b"end")
+    assert capfd.readouterr() == ("", "end")
+
+
 # L10, N8: bounded work
 
 
@@ -176,7 +194,7 @@ def test_l10_a_config_that_is_no_small_file_is_refused_at_once(work: Path, invok
     expected = {
         "pipe": "is not a regular file",
         "zero": "is not a regular file",
-        "huge": "has more than 65,536",
+        "huge": "has more than 16,384",
     }
     for name, message in expected.items():
         assert_fails(invoke("train", "--config", f"{name}.toml"), f"{name}.toml {message}", code=2)
@@ -188,6 +206,18 @@ def test_l10_a_config_that_is_no_small_file_is_refused_at_once(work: Path, invok
 def test_l10_a_byte_order_mark_is_skipped(work: Path) -> None:
     Path("run.toml").write_bytes("epochs = 3\r\nfeatures = 'deskew'\r\n".encode("utf-8-sig"))
     assert read_toml("run.toml") == {"epochs": 3, "features": "deskew"}
+
+
+def test_l10_a_key_of_thousands_of_parts_is_refused_at_once(work: Path) -> None:
+    """The time to read it grows with the square of its length."""
+    Path("run.toml").write_text("a" + ".a" * 8000 + " = 1")
+    code = "import sys; from softmax_cli.config import read_toml; read_toml(sys.argv[1])"
+    result = run_child(code, "run.toml", folder=work, RLIMIT_CPU=5)
+    assert "ConfigError: run.toml is not valid TOML" in result.stderr
+    Path("run.toml").write_text("a" + ".a" * 30_000 + " = 1")
+    assert (
+        "ConfigError: run.toml has more than" in run_child(code, "run.toml", folder=work, RLIMIT_CPU=5).stderr
+    )
 
 
 HUGE = 10**400

@@ -19,7 +19,7 @@ def test_a_bin_of_the_reliability_holds_means() -> None:
     """Of four images, three are correct, all with a probability of 0.9 for the predicted class."""
     z = np.log(np.array([[0.9, 0.1]] * 4))
     (found,) = total([score(z, np.array([0, 0, 0, 1]))]).reliability()
-    assert (found.images, found.accuracy) == (4, 0.75)
+    assert (found.low, found.high, found.images, found.accuracy) == (13 / 15, 14 / 15, 4, 0.75)
     assert abs(found.confidence - 0.9) < 1e-12
 
 

@@ -20,7 +20,7 @@ from softmax_cli.data.download import Source
 from softmax_cli.errors import OutputError
 from softmax_cli.files import STRAY_AGE, FileLock, atomic_write, check_writable
 from softmax_cli.runs import back_up, resume_run, run_epochs, start_run
-from tests.helpers import SOAK, assert_fails, names, small_checkpoint, unprivileged
+from tests.helpers import SOAK, assert_fails, names, separate, small_checkpoint, unprivileged
 from tests.server import FETCH_ALL, FILES, Server, mirror
 
 ROOT = Path(__file__).parents[2]
@@ -220,16 +220,6 @@ def test_c16_a_file_system_without_locks_can_be_written(work: Path, monkeypatch:
     assert names(work) == ["file"]
 
 
-def separate(number: int, *line: str) -> list[str]:
-    """Return a command line that runs in a PID namespace of its own, if the system permits that."""
-    prefix = ["unshare", "--pid", "--fork", "--kill-child"]
-    try:
-        works = subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:
-        works = False
-    return [*prefix, *line] if works else list(line)
-
-
 WRITER = """
 import sys, time
 from pathlib import Path
@@ -247,7 +237,7 @@ def test_c15_c17_writers_in_two_containers_never_show_a_torn_file(work: Path) ->
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     writers = [
         subprocess.Popen(
-            separate(seed, sys.executable, "-c", WRITER, str(seed), "20" if SOAK else "1"), env=environment
+            separate(sys.executable, "-c", WRITER, str(seed), "20" if SOAK else "1"), env=environment
         )
         for seed in (1, 2)
     ]
@@ -263,7 +253,7 @@ def test_c15_c17_writers_in_two_containers_never_show_a_torn_file(work: Path) ->
 def test_d20_downloads_in_two_containers_share_a_folder(work: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with Server(mirror) as server, ThreadPoolExecutor(4) as pool:
-        line = separate(0, sys.executable, "-c", FETCH_ALL, server.url)
+        line = separate(sys.executable, "-c", FETCH_ALL, server.url)
         runs = [
             pool.submit(subprocess.run, line, env=environment, capture_output=True, check=False)
             for _ in range(4)

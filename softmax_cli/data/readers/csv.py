@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from softmax_cli.data.labels import index_labels
 from softmax_cli.data.readers import ReadOptions, Split
 from softmax_cli.errors import DataError
-from softmax_cli.files import chunks, inflate, is_gzip, open_regular
+from softmax_cli.files import chunks, inflate, inflation_limit, is_gzip, open_regular
 
 LABEL_NAMES = ("label", "labels", "class", "target", "y", "digit")
 """Names of the column with the labels; the case does not matter."""
@@ -382,7 +382,7 @@ def _pieces(path: Path, size: int) -> Iterator[bytes]:
         gathered: list[bytes] = []
         length = 0
         try:
-            for piece in inflate(chunks(file), 1 << 62):
+            for piece in inflate(chunks(file), inflation_limit(path.stat().st_size)):
                 gathered.append(piece)
                 length += len(piece)
                 if length >= size:

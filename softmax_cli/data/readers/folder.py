@@ -146,8 +146,10 @@ def _read_all(
     key = np.frombuffer(_fingerprint(pictures, options).encode(), np.uint8)
     with suppress(DataError):
         cached = read_arrays(place, ("key", "images", "readable"))
-        if np.array_equal(cached["key"], key):
-            return cached["images"], cached["readable"].astype(bool)
+        images, readable = cached["images"], cached["readable"].astype(bool)
+        is_whole = readable.shape == (len(pictures),) and images.shape[:1] == (int(readable.sum()),)
+        if np.array_equal(cached["key"], key) and is_whole and images.ndim == 3 and images.dtype == np.uint8:
+            return images, readable
     log.info("reading %s pictures in %s", f"{len(pictures):,}", path)
     images, readable = decode_pictures([Path(picture.path) for picture in pictures], options)
     if options.skip_bad and not readable.all():

@@ -22,7 +22,7 @@ from softmax_cli.data.catalog import FILE_NAMES, SPLITS
 from softmax_cli.data.labels import index_labels
 from softmax_cli.data.readers import ReadOptions, Split
 from softmax_cli.errors import DataError
-from softmax_cli.files import atomic_write, chunks, inflate, is_gzip, open_regular
+from softmax_cli.files import atomic_write, chunks, inflate, inflation_limit, is_gzip, open_regular
 from softmax_cli.model import Labels
 
 UINT8 = 0x08
@@ -203,7 +203,7 @@ def _read_compressed(path: Path, kind: str) -> tuple[Header, NDArray[np.uint8]]:
     with open_regular(path, DataError) as file:
         head = _inflated_head(file.read(1024), header_size(NDIM[kind]), path)
         header = parse_header(head, kind, path)
-        if header.size > 1100 * path.stat().st_size:  # deflate shrinks at most 1032 to 1
+        if header.size > inflation_limit(path.stat().st_size):
             raise DataError(f"{path} is too small to hold the {header.size:,} bytes that its header declares")
         file.seek(0)
         content = np.empty(header.size, np.uint8)

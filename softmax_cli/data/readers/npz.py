@@ -5,8 +5,12 @@ compressed bytes can hold, before it is read.
 """
 
 import math
-import os
+import struct
+import tokenize
 import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -16,7 +20,7 @@ from numpy.typing import NDArray
 from softmax_cli.data.labels import index_labels
 from softmax_cli.data.readers import ReadOptions, Split
 from softmax_cli.errors import DataError
-from softmax_cli.files import open_regular
+from softmax_cli.files import inflation_limit, open_regular, zip_directory_size
 
 NAMES = {
     "train": (("x_train", "y_train"), ("train_images", "train_labels"), ("images", "labels")),
@@ -33,9 +37,6 @@ HEADER_LIMIT = 1 << 12
 DIRECTORY_LIMIT = 1 << 16
 """Bytes that the list of members may take."""
 
-RATIO = 1100
-"""Deflate shrinks at most 1,032 to 1."""
-
 
 def detect(path: Path) -> bool:
     """Return whether a path is an archive with the arrays of a data set, of which one may be missing."""
@@ -43,11 +44,9 @@ def detect(path: Path) -> bool:
         with open_regular(path, DataError) as file:
             if file.read(4) != ZIP:
                 return False
-            _check_directory(file, path)
-            with zipfile.ZipFile(file) as archive:
-                members = {name.removesuffix(".npy") for name in archive.namelist()}
+        members = _member_names(path)
         return any(set(pair) & members for pairs in NAMES.values() for pair in pairs)
-    except (DataError, OSError, *_DAMAGED):
+    except DataError:
         return False
 
 
@@ -125,7 +124,12 @@ class _Header(NamedTuple):
     dtype: np.dtype[Any]
 
 
-_DAMAGED = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, zipfile.LargeZipFile)
+_DAMAGED = (
+    *(zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, struct.error, tokenize.TokenError),
+    *(NotImplementedError, RuntimeError, EOFError, OSError, KeyError, ValueError, TypeError, SyntaxError),
+    *(OverflowError, MemoryError),
+)
+"""Errors of the standard library and of numpy for damaged archives, and for headers of arrays in them."""
 
 
 def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
@@ -134,32 +138,30 @@ def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
     Raises:
         DataError: The archive is damaged, or an array is not there or is none of numbers or text.
     """
-    with open_regular(path, DataError) as file:
-        try:
-            _check_directory(file, path)
-            with zipfile.ZipFile(file) as archive:
-                return {name: _read_member(archive, name, path) for name in dict.fromkeys(names)}
-        except _DAMAGED as error:
-            raise DataError(f"{path} is not an .npz file, or is damaged: {error}") from error
-        except (KeyError, OSError) as error:
-            raise DataError(f"{path} is damaged: {error}") from error
+    with _archive(path) as archive:
+        return {name: _read_member(archive, name, path) for name in dict.fromkeys(names)}
 
 
 def _member_names(path: Path) -> set[str]:
+    with _archive(path) as archive:
+        return {name.removesuffix(".npy") for name in archive.namelist()}
+
+
+@contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Yield an archive that is open for reading; raise `DataError` for what is damaged in it."""
     with open_regular(path, DataError) as file:
         try:
             _check_directory(file, path)
             with zipfile.ZipFile(file) as archive:
-                return {name.removesuffix(".npy") for name in archive.namelist()}
+                yield archive
         except _DAMAGED as error:
             raise DataError(f"{path} is not an .npz file, or is damaged: {error}") from error
 
 
 def _check_directory(file: BinaryIO, path: Path) -> None:
     """Raise `DataError` for a list of members that is too long to be read."""
-    file.seek(-min(22, file.seek(0, os.SEEK_END)), os.SEEK_END)
-    end = file.read()  # the last 22 bytes, unless a comment follows
-    if end[:4] == b"PK\5\6" and int.from_bytes(end[12:16], "little") > DIRECTORY_LIMIT:
+    if zip_directory_size(file) > DIRECTORY_LIMIT:
         raise DataError(f"{path} has a list of members of more than {DIRECTORY_LIMIT:,} bytes")
 
 
@@ -170,7 +172,7 @@ def _read_member(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any
     with archive.open(info) as member:
         header = _read_header(member, name, path)
         size = math.prod(header.shape) * header.dtype.itemsize
-        room = RATIO * min(info.compress_size, path.stat().st_size)
+        room = inflation_limit(min(info.compress_size, path.stat().st_size))
         if member.tell() + size != info.file_size or info.file_size > room + HEADER_LIMIT:
             raise DataError(
                 f"{path}: {name} declares {size:,} bytes of {header.dtype} {header.shape}, "

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,16 @@ from softmax_cli.data.decoding import decode_pictures, find_size
 from softmax_cli.data.labels import as_labels, index_labels
 from softmax_cli.data.readers import ReadOptions, Split
 from softmax_cli.errors import ConfigError, DataError
-from softmax_cli.files import open_regular
+from softmax_cli.files import inflation_limit, open_regular
 
 MAGIC = b"PAR1"
 IMAGE_NAMES = ("image", "img", "picture")
+LABEL_LIMIT = 200
+"""Largest length of a label; numpy gives every label the room of the longest one."""
+
+LEAST = 64
+"""Bytes that a picture counts at least."""
+
 SAMPLE = 1000
 """Number of training images whose most frequent size is the size of all."""
 
@@ -98,8 +105,13 @@ def _read_columns(
         with _open(path) as file:
             image, label = (_find(file, wanted, path) for wanted in (IMAGE_NAMES, LABEL_NAMES))
             names = names or _class_names(file, label)
-            for batch in _batches(file, [image, label], path):
-                pictures += (_picture(value, path) for value in batch.column(0).to_pylist())
+            room = inflation_limit(path.stat().st_size)
+            for batch in _batches(file, [image, label]):
+                found = [_picture(value, path) for value in batch.column(0).to_pylist()]
+                room -= sum(max(LEAST, len(one)) if isinstance(one, bytes) else LEAST for one in found)
+                if room < 0:
+                    raise DataError(f"{path} is too small to hold its pictures: it repeats or inflates them")
+                pictures += found
                 labels.append(_values(batch.column(1), path))
                 if limit and len(pictures) >= limit:
                     return pictures, np.concatenate(labels), names
@@ -111,11 +123,12 @@ def _read_columns(
 def _read_labels(path: Path) -> "np.ndarray[Any, Any]":
     with _open(path) as file:
         label = _find(file, LABEL_NAMES, path)
-        return np.concatenate([_values(batch.column(0), path) for batch in _batches(file, [label], path)])
+        return np.concatenate([_values(batch.column(0), path) for batch in _batches(file, [label])])
 
 
-def _open(path: Path) -> Any:
-    """Return a parquet file that is open; raise an error that names what is wrong."""
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    """Yield a parquet file that is open; raise `DataError` for what is damaged in it."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -126,19 +139,28 @@ def _open(path: Path) -> Any:
         ) from error
     open_regular(path, DataError).close()
     try:
-        return pyarrow.parquet.ParquetFile(path)
-    except (pyarrow.ArrowException, OSError) as error:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            yield file
+    except (pyarrow.ArrowException, *_DAMAGED) as error:
         raise DataError(f"{path} is not a parquet file, or is damaged: {_first_line(error)}") from error
 
 
-def _batches(file: Any, columns: list[str], path: Path) -> Iterator[Any]:
-    import pyarrow
+_DAMAGED = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RuntimeError,
+    ArithmeticError,
+    MemoryError,
+)
+"""Errors that pyarrow raises for damaged files besides its own."""
 
-    try:
-        for batch in file.iter_batches(batch_size=4096, columns=columns):
-            yield batch.select(columns)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} is damaged: {_first_line(error)}") from error
+
+def _batches(file: Any, columns: list[str]) -> Iterator[Any]:
+    for batch in file.iter_batches(batch_size=4096, columns=columns):
+        yield batch.select(columns)
 
 
 def _find(file: Any, wanted: tuple[str, ...], path: Path) -> str:
@@ -154,7 +176,7 @@ def _class_names(file: Any, label: str) -> tuple[str, ...]:
     try:
         features = json.loads(file.schema_arrow.metadata[b"huggingface"])["info"]["features"]
         names = features[label]["names"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return ()
     return tuple(map(str, names)) if isinstance(names, list) else ()
 
@@ -163,7 +185,10 @@ def _picture(value: Any, path: Path) -> bytes | Path:
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, str):
-        return path.parent / value
+        inside = Path(value)
+        if inside.is_absolute() or ".." in inside.parts:
+            raise DataError(f"{path} refers to {value!r}, which is outside of its folder")
+        return path.parent / inside
     if isinstance(value, bytes):
         return value
     raise DataError(f"{path} has an image that is neither the content of a file nor its path")
@@ -174,6 +199,8 @@ def _values(column: Any, path: Path) -> "np.ndarray[Any, Any]":
         raise DataError(f"{path} has an image without a label")
     values: np.ndarray[Any, Any] = column.to_numpy(zero_copy_only=False)
     if values.dtype.kind == "O":
+        if not all(type(text) is str and len(text) <= LABEL_LIMIT for text in values.tolist()):
+            raise DataError(f"{path} has a label that is no text of at most {LABEL_LIMIT} characters")
         values = values.astype(str)
     if values.dtype.kind not in "iuU":
         raise DataError(f"{path} has labels of type {column.type}, expected whole numbers or text")
