@@ -162,7 +162,7 @@ def test_the_commands_run_on_a_cluster_of_one(
     assert invoke(*line).stdout == invoke(*line, "--cluster", "local:1").stdout != ""
 
 
-def test_l2_is_chosen_on_a_cluster(local: Cluster, small: Dataset, work: Path) -> None:
+def test_the_regularization_is_chosen_on_a_cluster(local: Cluster, small: Dataset, work: Path) -> None:
     config = TrainConfig(solver="newton", epochs=1, l2="auto")
     here, there = (
         start_run(config, name, data=small, cluster=one)
