@@ -145,7 +145,7 @@ def map_ordered(
     default number of threads is `cores()`. If no thread can be started, the caller does all the work.
     """
     items = list(items)
-    count = min(workers or cores(), len(items))
+    count = min(workers or cores(), len(items)) if len(items) > 1 else 1  # cores() reads files
     if count < 2:
         yield from map(function, items)
         return

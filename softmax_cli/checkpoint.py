@@ -8,9 +8,8 @@ Format 2. Members, all float32 in C order unless noted:
   which training continues.
 - For each feature stage, its arrays, called STAGE_ARRAY: ``fourier_projection`` (inputs, D) and
   ``fourier_phase`` (D,).
-- Optional, for data sets of digits: ``novelty_means`` (K, F), ``novelty_directions`` (F, 40),
-  ``novelty_variances`` (40,) and ``novelty_limits`` (2,), see `softmax_cli.novelty`. All four are there or
-  none; F is the number of 2 x 2 squares in an image.
+- Optional, for data sets of digits: ``edges_means`` (K, 200), ``edges_directions`` (200, 40),
+  ``edges_variances`` (40,) and ``edges_limits`` (2,), see `softmax_cli.novelty`. All four are there or none.
 - ``meta``: UTF-8 JSON in a uint8 array, see `describe`. Values that may differ between two equal runs
   (seconds, versions, threads) are under its key ``run``.
 
@@ -68,6 +67,9 @@ _MODELS = {
     "last": ("last_weights", "last_bias"),
     "velocity": ("velocity_weights", "velocity_bias"),
 }
+_RETIRED = {"novelty_means", "novelty_directions", "novelty_variances", "novelty_limits"}
+"""Members that earlier versions wrote, and that are ignored."""
+
 _FORMAT1_NAMES = {"fourier_projection": "feature_projection", "fourier_phase": "feature_phase"}
 
 
@@ -208,12 +210,12 @@ class _Reader:
             for field, names in _MODELS.items()
         }
         novelty = self._novelty(meta)
-        if foreign := sorted(set(self._members) - self._used):
+        if foreign := sorted(set(self._members) - self._used - _RETIRED):
             raise CheckpointError(f"it has members that are not expected: {', '.join(map(repr, foreign))}")
         return replace(_from_meta(meta, config, features, models), novelty=novelty)
 
     def _novelty(self, meta: dict[str, Any]) -> Novelty | None:
-        shapes = novelty_shapes(tuple(meta["image_shape"]), len(meta["class_names"]))
+        shapes = novelty_shapes(len(meta["class_names"]))
         if not shapes.keys() & self._members.keys():
             return None
         return restore_novelty({name: self.array(name, shape) for name, shape in shapes.items()})

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from softmax_cli.backend import map_ordered
 from softmax_cli.data.dataset import Dataset
 from softmax_cli.features.deskew import deskew
+from softmax_cli.features.gradients import directions, pooling, sobel
 from softmax_cli.pictures import Reference, fit_reference, strangeness
 
 Floats = NDArray[np.float32]
@@ -20,14 +21,17 @@ Floats = NDArray[np.float32]
 SAMPLE = 700
 """Number of images to which the reference is fitted, and of those for which the limit is chosen."""
 
-BLOCK = 175
-"""Number of images that a core deskews at a time."""
+BLOCK = 128
+"""Number of images that a core works on at a time."""
 
 QUANTILE = 0.99
 """Share of the validation images that are below the limit."""
 
 DIRECTIONS = 40
 """Number of directions of the reference."""
+
+GRID, SIGMA = 5, 2.5
+"""Regions along each side of an image, and their width in pixels of 28."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +62,13 @@ def fit_novelty(
         validation: Indices of the images to validate on; if there are none, training images are used.
         seed: Seed of the run.
     """
-    if data.preparation != "digit" or min(data.image_shape) < 2 * DIRECTIONS**0.5:
+    if data.preparation != "digit" or min(data.image_shape) < 2 * GRID:
         return None
     generator = np.random.default_rng((seed, 0, 4))
     fitted, checked = (_draw(generator, some) for some in (rows, validation if len(validation) else rows))
     if not np.bincount(data.labels[fitted], minlength=len(data.class_names)).all():
         return None
-    found = fit_reference(pooled(data.images[fitted]), data.labels[fitted], DIRECTIONS)
+    found = fit_reference(edges(data.images[fitted]), data.labels[fitted], DIRECTIONS)
     means, directions, variances = (np.asarray(part, np.float32) for part in found[:3])
     reference = Reference(means, directions, variances, float(np.float32(found.rest)))
     if not min(reference.variances.min(), reference.rest) > 0:
@@ -77,13 +81,21 @@ def _draw(generator: np.random.Generator, rows: NDArray[np.intp]) -> NDArray[np.
     return np.sort(generator.choice(rows, min(SAMPLE, len(rows)), replace=False))
 
 
-def pooled(images: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return deskewed images (n, rows, cols) averaged over squares of 2 x 2 pixels, (n, D), in [0, 1]."""
+def edges(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return the directions of edges in regions of deskewed images (n, rows, cols), (n, 8 · GRID²).
+
+    They are the averages of `softmax_cli.features.gradients`; their roots are scaled to length 1.
+    """
     blocks = [images[begin : begin + BLOCK] for begin in range(0, len(images), BLOCK)]
-    upright = np.concatenate(list(map_ordered(deskew, blocks)))
-    even = upright[:, : upright.shape[1] // 2 * 2, : upright.shape[2] // 2 * 2].astype(np.uint16)
-    halves = even[:, ::2] + even[:, 1::2]
-    return ((halves[:, :, ::2] + halves[:, :, 1::2]) / 1020.0).reshape(len(images), -1)
+    return np.concatenate(list(map_ordered(_edges, blocks)))
+
+
+def _edges(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    maps = directions(*sobel(deskew(images))).reshape(8 * len(images), -1)
+    weights = pooling((images.shape[1], images.shape[2]), GRID, SIGMA, 1 / 255)
+    means = (maps @ weights).reshape(8, len(images), -1).swapaxes(0, 1).reshape(len(images), -1)
+    shares = means.astype(np.float64) / np.maximum(means.sum(axis=1, keepdims=True), 1e-6)
+    return np.asarray(np.sqrt(shares))
 
 
 def _distances(
@@ -91,17 +103,17 @@ def _distances(
 ) -> NDArray[np.float64]:
     """Return the strangeness of images with full confidence in their classes (n,)."""
     certain = np.eye(len(reference.means))[classes]
-    return strangeness(pooled(images), certain, reference)
+    return strangeness(edges(images), certain, reference)
 
 
-def novelty_shapes(image_shape: tuple[int, int], classes: int) -> dict[str, tuple[int, ...]]:
+def novelty_shapes(classes: int) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the arrays in a checkpoint, by name."""
-    features = (image_shape[0] // 2) * (image_shape[1] // 2)
+    features = 8 * GRID**2
     return {
-        "novelty_means": (classes, features),
-        "novelty_directions": (features, DIRECTIONS),
-        "novelty_variances": (DIRECTIONS,),
-        "novelty_limits": (2,),
+        "edges_means": (classes, features),
+        "edges_directions": (features, DIRECTIONS),
+        "edges_variances": (DIRECTIONS,),
+        "edges_limits": (2,),
     }
 
 
@@ -112,7 +124,7 @@ def novelty_arrays(novelty: Novelty) -> dict[str, Floats]:
     arrays = (means, directions, variances, limits)
     return {
         name: np.ascontiguousarray(array, np.float32)
-        for name, array in zip(novelty_shapes((2, 2), 1), arrays, strict=True)
+        for name, array in zip(novelty_shapes(1), arrays, strict=True)
     }
 
 

@@ -136,6 +136,16 @@ def test_symmetries_of_a_square_permute_the_features(
         np.testing.assert_allclose(after[:, direction(k)], turn(before[:, k]), atol=1e-6)
 
 
+def test_the_backward_pass_does_not_prefer_a_side_of_an_axis_or_a_diagonal() -> None:
+    """The gradient of a transposed image is transposed; with two grey levels, many pixels are on them."""
+    x, one = np.random.default_rng(3).integers(0, 2, (4, 20, 20)) / 3, stage((20, 20), grid=5)
+    gradient = np.random.default_rng(4).standard_normal((4, 8, 5, 5))
+    turned = np.stack([gradient[:, (2 - k) % 8] for k in range(8)], axis=1).swapaxes(2, 3)
+    found = one.backward(x, gradient.reshape(4, -1))
+    again = one.backward(np.ascontiguousarray(x.swapaxes(1, 2)), turned.reshape(4, -1))
+    np.testing.assert_allclose(again, found.swapaxes(1, 2), atol=1e-9)
+
+
 def test_the_backward_pass_is_that_of_finite_differences() -> None:
     """Against the slow definition, in float64, at pixels in the corners, on the edges and inside."""
     x, one = np.random.default_rng(1).random((9, 8)), stage((9, 8), grid=2, sigma=5)

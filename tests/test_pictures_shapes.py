@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from softmax_cli.pictures.digit import distance_to, signed_distance, stroke_width
 from softmax_cli.pictures.paper import windowed_maximum
-from softmax_cli.pictures.resize import resize, weights
+from softmax_cli.pictures.resize import fit_longest, resize, weights
 from softmax_cli.pictures.shapes import find_shapes, grown, label, otsu, run_lengths
 
 Masks = arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=9))
@@ -193,3 +193,13 @@ def test_a_windowed_maximum_is_the_maximum_of_each_window(values: NDArray[np.flo
     for row, column in np.ndindex(values.shape):
         window = values[max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1]
         assert found[row, column] == window.max()
+
+
+def test_a_thin_slanted_stroke_stays_even_if_it_is_enlarged() -> None:
+    """Its cross-sections vary less than with linear interpolation, which is strong on pixel centres only."""
+    rows, columns = np.indices((12, 12))
+    stroke = 255 * np.clip(1.1 - np.abs(rows - 0.3 * columns - 4), 0, 1)
+    found, linear = fit_longest(stroke, 60), resize(stroke, (60, 60))
+    peaks, linear_peaks = (one[:, 8:52].max(axis=0) for one in (found, linear))
+    assert np.std(peaks) / np.mean(peaks) < 0.85 * np.std(linear_peaks) / np.mean(linear_peaks)
+    assert found.min() >= 0

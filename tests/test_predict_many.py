@@ -315,7 +315,7 @@ def watchful(sample: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-LEAST = {"line": 30, "face": 30, "scribble": 18, "photograph": 21, "letter": 9}
+LEAST = {"line": 30, "face": 30, "scribble": 26, "photograph": 27, "letter": 18}
 """How many of 30 drawings have to be doubted."""
 
 
@@ -335,7 +335,7 @@ def test_i16_digits_that_are_read_have_few_warnings(watchful: Path, sample_test:
         if found.class_name == str(sample_test.labels[index]):
             correct += 1
             doubted += bool(found.prepared.warnings)
-    assert doubted <= 0.08 * correct
+    assert doubted <= 0.06 * correct
 
 
 def test_i16_a_low_probability_is_a_warning(invoke: Invoke, trained: Checkpoint, work: Path) -> None:
@@ -362,17 +362,23 @@ def test_checkpoints_without_novelty_are_read(trained: Checkpoint, model_file: P
     assert load_checkpoint(model_file).novelty is None
 
 
+def test_a_novelty_of_an_earlier_version_is_ignored(watchful: Path, work: Path) -> None:
+    arrays = {name.replace("edges", "novelty"): array for name, array in np.load(watchful).items()}
+    np.savez("old.npz", **arrays)
+    assert load_checkpoint("old.npz").novelty is None
+
+
 @pytest.mark.parametrize("damage", ["missing", "shape", "variance"])
 def test_a_damaged_novelty_is_an_error(watchful: Path, work: Path, damage: str) -> None:
     arrays = dict(np.load(watchful))
     if damage == "missing":
-        del arrays["novelty_limits"]
+        del arrays["edges_limits"]
     elif damage == "shape":
-        arrays["novelty_means"] = arrays["novelty_means"][:9]
+        arrays["edges_means"] = arrays["edges_means"][:9]
     else:
-        arrays["novelty_variances"][3] = 0
+        arrays["edges_variances"][3] = 0
     np.savez("damaged.npz", **arrays)
-    expected = {"missing": "'novelty_limits' is missing", "shape": "expected <f4 of shape (10, 196)",
+    expected = {"missing": "'edges_limits' is missing", "shape": "expected <f4 of shape (10, 200)",
                 "variance": "variance of its novelty is not positive"}  # fmt: skip
     with pytest.raises(CheckpointError, match=re.escape(expected[damage])):
         load_checkpoint("damaged.npz")

@@ -23,10 +23,11 @@ from softmax_cli.config import TrainConfig
 from softmax_cli.data.catalog import Usual
 from softmax_cli.data.dataset import Dataset
 from softmax_cli.errors import DataError
+from softmax_cli.features.stage import Stage
 from softmax_cli.metrics import Scores
 from softmax_cli.model import Model
 from softmax_cli.pictures import encode_png
-from softmax_cli.report import lesson, page, pictures
+from softmax_cli.report import board, lesson, page, pictures
 from softmax_cli.report.findings import Findings, Mistake, find_mistakes
 from softmax_cli.report.headlines import headlines
 from softmax_cli.training import start
@@ -382,8 +383,7 @@ def test_the_board_has_the_exact_weights_and_samples(
     text: str, trained: Checkpoint, sample_test: Dataset
 ) -> None:
     data = Page(text).data
-    weights = np.frombuffer(base64.b64decode(data["weights"]), "<f4").reshape(784, 10)
-    np.testing.assert_array_equal(weights, trained.state.model.weights)
+    np.testing.assert_array_equal(numbers(data["model"]["weights"]), trained.state.model.weights.ravel())
     np.testing.assert_array_equal(np.float32(data["bias"]), trained.state.model.bias)
     for one in data["samples"]:
         image = np.frombuffer(base64.b64decode(one["pixels"]), np.uint8).reshape(28, 28)
@@ -392,17 +392,67 @@ def test_the_board_has_the_exact_weights_and_samples(
     assert [one["label"] for one in data["samples"]] == list(range(10))
 
 
+def numbers(one: dict[str, Any]) -> np.ndarray:
+    """Return the numbers of an array in the page."""
+    content = base64.b64decode(one["text"])
+    return one["unit"] * np.frombuffer(content, "<i2") if one["unit"] else np.frombuffer(content, "<f4")
+
+
+def test_arrays_that_do_not_fit_as_float32_have_16_bits() -> None:
+    """Each number is off by at most half a unit: the largest magnitude / 65,534."""
+    generator = np.random.default_rng(0)
+    for array in (generator.normal(0, 3, (40, 30)).astype(np.float32), np.zeros((2, 3), np.float32)):
+        np.testing.assert_array_equal(numbers(board.as_float32(array)), array.ravel())
+        found = numbers(board.as_int16(array))
+        assert np.abs(found - array.ravel()).max() <= np.abs(array).max() / 65_534 * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(("features", "bits"), [(100, 32), (400, 16), (900, None)])
+def test_the_model_takes_the_room_that_the_page_has(
+    sample: Dataset, sample_test: Dataset, features: int, bits: int | None
+) -> None:
+    """Arrays are float32 if they fit, else they have 16 bits, else the sizes are given as the reason."""
+    config = TrainConfig(features="fourier", fourier_dimension=features, fourier_smoothing=0)
+    model = Checkpoint.begin(config, sample, start(config, sample))
+    text = page.render(model, sample_test, find_mistakes(Classifier(model), sample_test), sample)
+    assert len(text.encode()) <= 1_500_000
+    parsed = Page(text)
+    found, words = parsed.data["model"], " ".join("".join(parsed.words).split())
+    if bits:
+        units = [one["unit"] for one in [found["weights"], *found["stages"][1]["arrays"].values()]]
+        assert [unit is None for unit in units] == [bits == 32] * 3
+        if bits == 16:
+            assert len(text.encode()) + 784 * features * 2 * 4 / 3 > 1_500_000
+        assert "has room for" not in words
+    else:
+        assert found is None
+        needed, limit, room = map(float, re.findall(r"(\d+\.\d+) MB", words)[:3])
+        assert needed == pytest.approx((784 + 1 + 10) * features * 2 * 4 / 3 / 1e6, abs=0.011)
+        assert needed > room
+        assert limit == 1.5
+        assert room * 1e6 == pytest.approx(1_500_000 - len(text.encode()), abs=60_000)
+
+
+def test_a_stage_that_the_script_does_not_compute_is_named(
+    sample: Dataset, sample_test: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("softmax_cli.features.pca.PCA.browser_arrays", Stage.browser_arrays)
+    config = TrainConfig(features="pca", pca_dimension=5)
+    model = Checkpoint.begin(config, sample, start(config, sample))
+    assert "The page does not compute the feature stage pca." in rendered(model, sample_test)
+
+
 def test_features_that_do_not_fit_leave_out_only_the_evidence_of_drawings(
     invoke: Invoke, sample_test: Dataset, work: Path
 ) -> None:
     """The reason is given; the evidence of examples and mistakes is in the page."""
-    invoke("train", "--dataset", "sample", "--features", "fourier", "--fourier-dimension", 300, "--epochs", 1)
+    invoke("train", "--dataset", "sample", "--features", "fourier", "--fourier-dimension", 900, "--epochs", 1)
     assert invoke("report").exit_code == 0
     parsed = Page(Path("report.html").read_text(encoding="utf-8"))
     words = " ".join("".join(parsed.words).split())
-    assert "features of this model are 300 random Fourier features of deskewed pixels" in words
+    assert "The 900 random Fourier features of deskewed pixels of this model need arrays of" in words
     data = parsed.data
-    assert data["weights"] is None
+    assert data["model"] is None
     assert data["lesson"]
     assert "sheet" in [attributes["id"] for attributes, _ in parsed.all("canvas")]
     classifier = Classifier.load("model.npz")

@@ -50,8 +50,8 @@ def command(
     """Write an HTML page about a model: scores, mistakes, weights, a board to draw on.
 
     The page follows one image through the model, trains a small model in the browser, and reports the scores.
-    It is one file that loads nothing else: it can be mailed, printed and opened offline. Drawings are
-    classified for models of pixels, deskewed or not.
+    It is one file of at most 1.5 MB that loads nothing else: it can be mailed, printed and opened offline. It
+    classifies drawings if the arrays of the model fit it.
 
     \b
     Example:

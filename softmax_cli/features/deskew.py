@@ -30,7 +30,6 @@ from softmax_cli.features.stage import Stage
 class Deskew(Stage):
     """The stage that deskews images."""
 
-    in_browser: ClassVar[bool] = True
     action: ClassVar[str] = "deskewed"
 
     @classmethod
@@ -39,6 +38,10 @@ class Deskew(Stage):
         if images.ndim != 3:
             raise ConfigError("the feature stage deskew needs images as its input")
         return cls(images.shape[1:])
+
+    def browser_arrays(self) -> dict[str, NDArray[np.float32]]:
+        """Return no arrays: the images are enough."""
+        return {}
 
     def title(self, inputs: str) -> str:
         """Return a description of the outputs."""

@@ -103,6 +103,10 @@ class Fourier(Stage):
         """Return `projection` and `phase`."""
         return {"projection": self.projection, "phase": self.phase}
 
+    def browser_arrays(self) -> dict[str, NDArray[np.float32]]:
+        """Return `projection` and `phase`."""
+        return self.arrays()
+
     def title(self, inputs: str) -> str:
         """Return what the outputs are, in words."""
         return f"{len(self.phase):,} random Fourier features of {inputs}"

@@ -53,6 +53,9 @@ All blocks are of this size, padded with blank images, so that matrix products r
 
 ROOT = math.sqrt(2)
 
+ROUNDING = 64
+"""Rounding error of a gradient, in units of the machine precision times the largest one."""
+
 
 @dataclass(frozen=True)
 class Gradients(Stage):
@@ -83,6 +86,11 @@ class Gradients(Stage):
         return cls(
             (dimension,), (input_shape[0], input_shape[1]), config.gradients_grid, config.gradients_sigma
         )
+
+    def browser_arrays(self) -> dict[str, NDArray[np.float32]]:
+        """Return the Gaussian weights of the rows and of the columns, (side, grid)."""
+        rows, columns = lines(self.image_shape, self.grid, self.sigma)
+        return {"rows": rows.astype(np.float32), "columns": columns.astype(np.float32)}
 
     def title(self, inputs: str) -> str:
         """Return what the outputs are, in words."""
@@ -146,9 +154,17 @@ STAGE = Gradients
 @functools.lru_cache(maxsize=8)
 def pooling(image_shape: tuple[int, int], grid: int, sigma: float, unit: float) -> NDArray[np.float32]:
     """Return the weights of the pixels around each centre, times `unit`, (rows · cols, grid²)."""
-    rows, columns = (_line(side, grid, sigma * side / 28) for side in image_shape)
+    rows, columns = lines(image_shape, grid, sigma)
     weights: NDArray[np.float64] = np.einsum("ri,cj->rcij", rows * unit, columns)
     return weights.reshape(image_shape[0] * image_shape[1], -1).astype(np.float32)
+
+
+def lines(
+    image_shape: tuple[int, int], grid: int, sigma: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the weights of the rows (rows, grid) and of the columns (columns, grid) for the centres."""
+    rows, columns = image_shape
+    return _line(rows, grid, sigma * rows / 28), _line(columns, grid, sigma * columns / 28)
 
 
 def _line(side: int, grid: int, sigma: float) -> NDArray[np.float64]:
@@ -199,17 +215,23 @@ def directions(g_x: NDArray[Any], g_y: NDArray[Any], dtype: Any = np.float32) ->
 
 
 def _directions_adjoint(g_x: Floats, g_y: Floats, by_maps: Floats) -> tuple[Floats, Floats]:
-    """Return the gradient by (g_x, g_y), given that by the maps (n, 8, rows, cols)."""
+    """Return the gradient by (g_x, g_y), given that by the maps (n, 8, rows, cols).
+
+    On an axis or a diagonal, up to rounding, it is the mean of the gradients on both sides.
+    """
+    tiny = ROUNDING * np.maximum(np.abs(g_x), np.abs(g_y)).max(axis=(1, 2), keepdims=True, initial=0)
+    tiny *= np.finfo(g_x.dtype).eps
     parts = [np.maximum(g, 0) for g in (g_x, g_y, -g_x, -g_y)]
     by_parts = [by_maps[:, 2 * k].copy() for k in range(4)]
     for k in range(4):
         following = (k + 1) % 4
         axes = by_maps[:, 2 * k] + by_maps[:, 2 * following]
         by_between = by_maps[:, 2 * k + 1] * ROOT - axes
-        is_first = parts[k] < parts[following]
-        by_parts[k] += by_between * is_first
-        by_parts[following] += by_between * ~is_first
-    by_x, by_y = (by_parts[k] * (parts[k] > 0) - by_parts[k + 2] * (parts[k + 2] > 0) for k in (0, 1))
+        difference = parts[following] - parts[k]
+        first = np.where(np.abs(difference) <= tiny, 0.5, difference > 0).astype(g_x.dtype)
+        by_parts[k] += by_between * first
+        by_parts[following] += by_between * (1 - first)
+    by_x, by_y = (by_parts[k] * (parts[k] > tiny) - by_parts[k + 2] * (parts[k + 2] > tiny) for k in (0, 1))
     return by_x, by_y
 
 

@@ -66,6 +66,10 @@ class Normalize(Stage):
         """Return `size`."""
         return {"size": self.size}
 
+    def browser_arrays(self) -> dict[str, NDArray[np.float32]]:
+        """Return `size`."""
+        return self.arrays()
+
     def title(self, inputs: str) -> str:
         """Return what the outputs are, in words."""
         return f"moment-normalised {inputs}"

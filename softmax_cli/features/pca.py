@@ -83,6 +83,10 @@ class PCA(Stage):
         """Return `mean`, `components` and `variances`."""
         return {"mean": self.mean, "components": self.components, "variances": self.variances}
 
+    def browser_arrays(self) -> dict[str, NDArray[np.float32]]:
+        """Return `mean` and `components`."""
+        return {"mean": self.mean, "components": self.components}
+
     def title(self, inputs: str) -> str:
         """Return what the outputs are, in words."""
         return f"{self.shape[0]:,} principal components of {inputs}"

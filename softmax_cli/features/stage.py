@@ -34,8 +34,6 @@ class Stage:
         shape: Shape of one output: (rows, cols) if the stage redraws images, else (D,).
         is_stored: The outputs are computed once for all epochs if they are the same in each; False for
             stages whose outputs are many and quickly computed.
-        in_browser: The script of the report computes this stage, too (`STAGES` in
-            report/static/mathematics.js).
         action: What the stage does to an image, such as "deskewed", for the steps that `softmax predict`
             lists; only for stages that redraw images.
     """
@@ -43,7 +41,6 @@ class Stage:
     shape: Shape
 
     is_stored: ClassVar[bool] = True
-    in_browser: ClassVar[bool] = False
     action: ClassVar[str] = ""
 
     @property
@@ -82,6 +79,13 @@ class Stage:
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """Return the arrays that a checkpoint holds for the stage."""
         return {}
+
+    def browser_arrays(self) -> dict[str, NDArray[np.float32]] | None:
+        """Return the arrays from which the script of the report computes the stage; None if it does not.
+
+        A stage that has them is in `STAGES` of report/static/model.js, too.
+        """
+        return None
 
     def title(self, inputs: str) -> str:
         """Return a description of the outputs, given that of the inputs.

@@ -114,18 +114,18 @@ def distance_to(masks: NDArray[np.bool_], reach: int) -> Floats:
     maxima; then d² = min over rows r of (row distance)² + r².
     """
     far = 2 * reach
-    column = np.arange(masks.shape[2])
-    before = np.maximum.accumulate(np.where(masks, column, -far), axis=2)
-    after = np.minimum.accumulate(np.where(masks, column, column[-1] + far)[:, :, ::-1], axis=2)[:, :, ::-1]
-    squares = np.minimum(column - before, after - column).astype(np.float32) ** 2
-    padded = np.pad(squares, ((0, 0), (reach, reach), (0, 0)), constant_values=far**2)
-    best = squares
+    n, height, width = masks.shape
+    column = np.arange(width, dtype=np.int32)
+    before = np.maximum.accumulate(np.where(masks, column, np.int32(-far)), axis=2)
+    last = np.int32(width - 1 + far)
+    after = np.minimum.accumulate(np.where(masks, column, last)[:, :, ::-1], axis=2)[:, :, ::-1]
+    squares = np.full((n, height + 2 * reach, width), far**2, np.float32)
+    best = np.square(np.minimum(column - before, after - column), dtype=np.float32)
+    squares[:, reach : reach + height] = best
     for shift in range(1, reach + 1):
-        nearer = np.minimum(
-            padded[:, reach - shift : -reach - shift],
-            padded[:, reach + shift : padded.shape[1] - reach + shift],
-        )
-        best = np.minimum(best, nearer + shift**2)
+        above = squares[:, reach - shift : reach - shift + height]
+        below = squares[:, reach + shift : reach + shift + height]
+        best = np.minimum(best, np.minimum(above, below) + np.float32(shift**2))
     return np.minimum(np.sqrt(best.astype(np.float64)), reach)
 
 

@@ -5,6 +5,7 @@ ink): a maximum over a window wider than any stroke, followed by a minimum, on a
 shadows and a dark desk around the paper remain in it and are therefore not ink.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,21 +89,28 @@ def smooth_tone(gray: Gray, step: int = 1) -> Floats:
     border has 30 % of the weight, and is repeated with weights 1 / (1 + (residual / 16)²).
     """
     cells = reduced(gray, 24)
-    y, x = (np.linspace(-1, 1, side) for side in cells.shape)
-    terms = _quadratic(y, x)
-    residual = cells.ravel() - np.median(np.append(cells, np.full(3 * cells.size // 7, border_tone(gray))))
+    terms = _quadratic(*cells.shape)
+    tones = cells.ravel().astype(np.float64)
+    residual = tones - np.median(np.append(tones, np.full(3 * cells.size // 7, border_tone(gray))))
     for _ in range(4):
-        weighted = (terms / (1 + (residual / 16) ** 2)[:, None]).T
-        normal = weighted @ terms + 0.02 * np.eye(6) * [0, 1, 1, 1, 1, 1]
-        factors = np.linalg.solve(normal, weighted @ cells.ravel())
-        residual = cells.ravel() - terms @ factors
-    return enlarged((terms @ factors).reshape(cells.shape), gray[::step, ::step].shape)
+        weighted = terms / (1 + (residual / 16) ** 2)
+        factors = np.linalg.solve(weighted @ terms.T + DAMPING, weighted @ tones)
+        residual = tones - factors @ terms
+    return enlarged((factors @ terms).reshape(cells.shape), gray[::step, ::step].shape)
 
 
-def _quadratic(y: Floats, x: Floats) -> Floats:
-    """Return 1, y, x, y², yx, x² at each place of a grid, (len(y) · len(x), 6)."""
-    y, x = (one.ravel() for one in np.meshgrid(y, x, indexing="ij"))
-    return np.stack([np.ones_like(x), y, x, y * y, y * x, x * x], axis=1)
+DAMPING = np.diag([0, 0.02, 0.02, 0.02, 0.02, 0.02])
+"""Keeps the surface flat where the picture does not determine it."""
+
+
+@functools.lru_cache(maxsize=32)
+def _quadratic(height: int, width: int) -> Floats:
+    """Return 1, y, x, y², yx, x² at each place of a grid, (6, height · width); y and x are in [-1, 1]."""
+    grid = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
+    y, x = (one.ravel() for one in grid)
+    terms = np.stack([np.ones_like(x), y, x, y * y, y * x, x * x])
+    terms.flags.writeable = False
+    return terms
 
 
 def paper_tone(gray: Gray, dark: bool) -> Floats:
@@ -127,7 +135,8 @@ def _maximum_down(values: Floats, reach: int) -> Floats:
     The size of the windows is doubled in each step.
     """
     window, size = 2 * reach + 1, 1
-    most = np.pad(values, ((reach, reach), (0, 0)), constant_values=-np.inf)
+    most = np.full((len(values) + 2 * reach, values.shape[1]), -np.inf, values.dtype)
+    most[reach : reach + len(values)] = values
     while 2 * size <= window:
         most = np.maximum(most[:-size], most[size:])
         size *= 2

@@ -1,8 +1,18 @@
 """Prepare pictures for a model: one digit, several digits, or a whole picture."""
 
+import math
+
 import numpy as np
 
-from softmax_cli.pictures.digit import crop, draw_ink, draw_strokes, looks_drawn, normalise_stroke
+from softmax_cli.pictures.digit import (
+    BOX,
+    FINE,
+    crop,
+    draw_ink,
+    draw_strokes,
+    looks_drawn,
+    normalise_stroke,
+)
 from softmax_cli.pictures.doubt import outline_doubts, outline_of
 from softmax_cli.pictures.marks import Cleaned, remove_marks
 from softmax_cli.pictures.page import crop_page
@@ -10,6 +20,7 @@ from softmax_cli.pictures.paper import border_tone, find_ink
 from softmax_cli.pictures.plain import draw_plain
 from softmax_cli.pictures.prepared import Box, Gray, Prepared
 from softmax_cli.pictures.read import Luminance, PictureSource, read_luminance
+from softmax_cli.pictures.resize import reduced_by
 from softmax_cli.pictures.segment import (
     Confidence,
     box_of,
@@ -27,6 +38,9 @@ SMALLEST = 8
 
 FAINT = 32
 """Smallest strength of ink without a warning."""
+
+SIDE = 256
+"""Longest side, in pixels, of a picture in which a single digit is first searched for."""
 
 PAGE_SIDE = 1024
 """Longest side, in pixels, of a picture that is searched for several digits."""
@@ -52,8 +66,7 @@ def prepare_picture(
         ImageError: The file cannot be read, is not a picture, is damaged, or exceeds a limit.
     """
     gray, steps, _ = read_luminance(source)
-    is_ready = looks_drawn(gray) if preparation == "digit" else gray.any()
-    if is_ready and gray.shape == shape and invert is None and border_tone(gray) <= BLACK:
+    if gray.shape == shape and invert is None and _is_ready(gray, preparation):
         done = f"used as it is: {shape[1]} x {shape[0]}, light on black"
         return Prepared(gray, (*steps, done), ())
     drawn = DRAW[preparation](gray, shape, invert)
@@ -63,11 +76,32 @@ def prepare_picture(
     return drawn._replace(steps=(*steps, *drawn.steps), warnings=doubts)
 
 
+def _is_ready(gray: Gray, preparation: str) -> bool:
+    """Return whether luminance of the right size looks like an image of the data set."""
+    if border_tone(gray) > BLACK:
+        return False
+    return looks_drawn(gray) if preparation == "digit" else bool(gray.any())
+
+
 def draw_digit(gray: Gray, shape: tuple[int, int], invert: bool | None = None) -> Prepared:
-    """Return luminance (h, w) drawn as MNIST draws its digits."""
+    """Return luminance (h, w) drawn as MNIST draws its digits.
+
+    A large picture is first reduced to `SIDE` pixels. If the digit is then small, or not found, the picture
+    is used at its full size.
+    """
+    factor = math.ceil(max(gray.shape) / SIDE)
+    if factor > 1:
+        drawn, longest = _draw_one(reduced_by(gray, factor), shape, invert)
+        if longest >= FINE * BOX:
+            return drawn
+    return _draw_one(gray, shape, invert)[0]
+
+
+def _draw_one(gray: Gray, shape: tuple[int, int], invert: bool | None) -> tuple[Prepared, int]:
+    """Return luminance (h, w) drawn as MNIST draws its digits, and the longest side of its ink."""
     cleaned, steps = _clean(gray, invert)
     if not cleaned.kept.any():
-        return _blank(gray, shape, invert, steps)
+        return _blank(gray, shape, invert, steps), 0
     ink, _ = _ink_of(cleaned, np.flatnonzero(cleaned.kept).tolist())
     digits = sum(map(len, find_lines_of_digits(cleaned.shapes, cleaned.kept)))
     doubts = ["the ink is very faint"] * bool(ink.max() < FAINT)
@@ -78,7 +112,7 @@ def draw_digit(gray: Gray, shape: tuple[int, int], invert: bool | None = None) -
     strokes = normalise_stroke(cropped)
     if not doubts:
         doubts = outline_doubts(outline_of(strokes, int(cleaned.kept.sum()), _border_share(cleaned)))
-    return Prepared(draw_strokes(strokes, shape), (*steps, *DRAWN), tuple(doubts))
+    return Prepared(draw_strokes(strokes, shape), (*steps, *DRAWN), tuple(doubts)), max(cropped.shape)
 
 
 DRAWN = ("stroke width normalised", "resized", "centred by mass")

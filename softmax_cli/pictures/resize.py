@@ -10,14 +10,26 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
-def fit_longest(picture: NDArray[Any], longest: int) -> Floats:
-    """Resize a picture to `longest` pixels along its longest side.
+LANCZOS_REACH = 3
+"""Reach of Lanczos interpolation, in pixels of the smaller picture."""
 
-    The proportions are kept.
+
+def fit_longest(picture: NDArray[Any], longest: int) -> Floats:
+    """Resize cropped ink to `longest` pixels along its longest side, on a blank sheet.
+
+    The proportions are kept. If ink is enlarged, Lanczos interpolation keeps strokes of one or two pixels
+    even and sharp; linear interpolation makes them wavy.
     """
     scale = longest / max(picture.shape)
     height, width = (max(1, math.floor(side * scale + 0.5)) for side in picture.shape)
-    return resize(picture, (height, width))
+    if scale <= 1:
+        return resize(picture, (height, width))
+    from PIL import Image
+
+    padded = Image.fromarray(np.pad(picture.astype(np.float32), LANCZOS_REACH))
+    box = (LANCZOS_REACH, LANCZOS_REACH, padded.width - LANCZOS_REACH, padded.height - LANCZOS_REACH)
+    enlarged = padded.resize((width, height), Image.Resampling.LANCZOS, box)
+    return np.maximum(np.asarray(enlarged, np.float64), 0)
 
 
 def resize(picture: NDArray[Any], shape: tuple[int, int]) -> Floats:
@@ -84,6 +96,13 @@ def reduced(gray: NDArray[np.uint8], longest: int) -> NDArray[np.float32]:
     height, width = (max(1, round(side * scale)) for side in gray.shape)
     small = Image.fromarray(gray).resize((width, height), Image.Resampling.BOX)
     return np.asarray(small).astype(np.float32)
+
+
+def reduced_by(gray: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    """Return a picture (h, w) averaged over squares of `factor` pixels."""
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(gray).reduce(factor))
 
 
 def enlarged(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -147,10 +147,9 @@ def otsu_of_counts(counts: Ints) -> int:
     moments = np.cumsum(counts * np.arange(256))
     total = counts.sum()
     above = total - below
-    with np.errstate(divide="ignore", invalid="ignore"):
-        difference = (moments[-1] * below - moments[:-1] * total).astype(np.float64)  # exact
-        between = difference**2 / (below * above)
-    return int(np.argmax(np.nan_to_num(between, posinf=0))) + 1
+    difference = (moments[-1] * below - moments[:-1] * total).astype(np.float64)  # exact
+    between = difference**2 / np.maximum(below * above, 1)  # the difference is 0 if a side is empty
+    return int(np.argmax(between)) + 1
 
 
 def run_lengths(mask: Mask) -> NDArray[np.int32]:

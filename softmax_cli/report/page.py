@@ -13,13 +13,13 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from softmax_cli.checkpoint import Checkpoint, describe
 from softmax_cli.data.catalog import CATALOG, compare_accuracy, usual_accuracy
 from softmax_cli.data.dataset import Dataset
 from softmax_cli.features import evidence_of
 from softmax_cli.report import pictures
+from softmax_cli.report.board import PAGE_LIMIT, base64_of, describe_model
 from softmax_cli.report.findings import Findings
 from softmax_cli.report.headlines import headlines, percent
 from softmax_cli.report.lesson import Lesson, choose_lesson, describe_lesson
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 SCRIPTS = (
     "page.js",
     "mathematics.js",
+    "redraw.js",
+    "features.js",
+    "model.js",
     "pixels.js",
     "picture.js",
     "chart.js",
@@ -58,8 +61,8 @@ FREQUENT = 60
 SLIDERS = 10
 """Largest number of classes that the section on softmax has sliders for."""
 
-WEIGHTS_LIMIT, SAMPLES_LIMIT = 250_000, 120_000
-"""Bytes that the weights and the examples of the classes may take."""
+SAMPLES_LIMIT = 120_000
+"""Bytes that the examples of the classes may take."""
 
 KNOWN_LIMIT = 5_000
 """Numbers that the evidence computed in advance may take."""
@@ -77,45 +80,57 @@ def render(checkpoint: Checkpoint, data: Dataset, findings: Findings, train: Dat
         findings: The findings on them.
         train: The training split, for training in the browser, or why it cannot be had.
     """
-    script, style = "\n".join(map(_static, SCRIPTS)), _static("report.css")
-    why_no_evidence = _why_no_evidence(checkpoint)
     lesson = train if isinstance(train, str) else choose_lesson(train, data)
-    values = _page_data(checkpoint, data, findings, lesson, has_evidence=why_no_evidence is None)
+    values = _page_data(checkpoint, data, findings, lesson)
+    context = _context(checkpoint, data, findings, lesson, values)
+    template = _environment().get_template("report.html")
+
+    def page(model: dict[str, Any] | str) -> str:
+        """Return the page with a model, or without one for a reason."""
+        if isinstance(model, str):
+            known = _known_evidence(checkpoint, data, findings)
+            embedded = _embed(values | {"model": None, "known": known})
+            return template.render(context, data=embedded, why_no_evidence=model)
+        embedded = _embed(values | {"model": model, "known": {}})
+        return template.render(context, data=embedded, why_no_evidence=None)
+
+    return page(describe_model(checkpoint, PAGE_LIMIT - len(page({}).encode())))
+
+
+def _context(
+    checkpoint: Checkpoint, data: Dataset, findings: Findings, lesson: Lesson | str, values: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what the template shows, but for the data of the script."""
+    script, style = "\n".join(map(_static, SCRIPTS)), _static("report.css")
     names, features = checkpoint.class_names, checkpoint.state.features
-    mistakes = pictures.of_mistakes(findings, data)
-    return (
-        _environment()
-        .get_template("report.html")
-        .render(
-            policy=_policy(script, style),
-            script=script,
-            style=style,
-            data=_embed(values),
-            about=_about(checkpoint, data, findings),
-            classes=names,
-            noun="digit" if checkpoint.preparation == "digit" else "image",
-            scores=findings.scores,
-            headlines=headlines(findings, names, checkpoint.state.history),
-            history=checkpoint.state.history,
-            bins=findings.scores.reliability(),
-            confusion=_confusion(findings, values["cells"]),
-            frequent=findings.scores.worst_confusions(FREQUENT),
-            cells=values["cells"],
-            per_class=list(zip(names, findings.scores.per_class(), strict=True)),
-            pictures=pictures.of_classes(checkpoint.state, findings),
-            mistakes=mistakes,
-            first_mistakes=FIRST_MISTAKES,
-            why_no_evidence=why_no_evidence,
-            why_no_lesson=lesson if isinstance(lesson, str) else None,
-            lesson=None if isinstance(lesson, str) else lesson,
-            sliders=min(SLIDERS, len(names)),
-            span=values["span"],
-            pixels=math.prod(checkpoint.image_shape),
-            ln_classes=math.log(min(SLIDERS, len(names))),
-            adds_up=not features.vector_stages,
-            redrawn=bool(features.image_stages),
-        )
-    )
+    return {
+        "policy": _policy(script, style),
+        "script": script,
+        "style": style,
+        "about": _about(checkpoint, data, findings),
+        "classes": names,
+        "noun": "digit" if checkpoint.preparation == "digit" else "image",
+        "scores": findings.scores,
+        "headlines": headlines(findings, names, checkpoint.state.history),
+        "history": checkpoint.state.history,
+        "bins": findings.scores.reliability(),
+        "confusion": _confusion(findings, values["cells"]),
+        "frequent": findings.scores.worst_confusions(FREQUENT),
+        "cells": values["cells"],
+        "per_class": list(zip(names, findings.scores.per_class(), strict=True)),
+        "pictures": pictures.of_classes(checkpoint.state, findings),
+        "mistakes": pictures.of_mistakes(findings, data),
+        "first_mistakes": FIRST_MISTAKES,
+        "why_no_lesson": lesson if isinstance(lesson, str) else None,
+        "lesson": None if isinstance(lesson, str) else lesson,
+        "sliders": min(SLIDERS, len(names)),
+        "span": values["span"],
+        "pixels": math.prod(checkpoint.image_shape),
+        "ln_classes": math.log(min(SLIDERS, len(names))),
+        "adds_up": not features.vector_stages,
+        "redrawn": bool(features.image_stages),
+        "gain": features.gain,
+    }
 
 
 def _environment() -> "Environment":
@@ -205,43 +220,22 @@ def _confusion(findings: Findings, cells: dict[str, list[Any]]) -> list[list[dic
     ]
 
 
-def _why_no_evidence(checkpoint: Checkpoint) -> str | None:
-    """Return why the page cannot compute the evidence of a drawing, or None if it can."""
-    state = checkpoint.state
-    if not all(stage.in_browser for stage in state.features.stages):
-        return (
-            f"The features of this model are {state.features.title}, which the page does not compute. "
-            "It shows the evidence of the examples and mistakes, computed in advance, but not of a drawing. "
-            "For models of pixels, deskewed or not, it shows that of drawings, too."
-        )
-    if state.model.weights.nbytes > WEIGHTS_LIMIT:
-        return (
-            f"The weights, {state.model.weights.nbytes / 1e6:.1f} MB, are too large for the page. It shows "
-            "the evidence of the examples and mistakes, computed in advance, but not of a drawing."
-        )
-    return None
-
-
 def _page_data(
-    checkpoint: Checkpoint, data: Dataset, findings: Findings, lesson: Lesson | str, has_evidence: bool
+    checkpoint: Checkpoint, data: Dataset, findings: Findings, lesson: Lesson | str
 ) -> dict[str, Any]:
-    """Return what the script works with."""
+    """Return what the script works with, but for the model."""
     state = checkpoint.state
-    samples = findings.samples[: max(1, SAMPLES_LIMIT // data.images[0].nbytes)]
     atlas, cells = pictures.atlas(findings, data)
     return {
         "classes": checkpoint.class_names,
         "shape": checkpoint.image_shape,
         "preparation": checkpoint.preparation,
-        "imageStages": checkpoint.config.stages[: len(state.features.image_stages)] if has_evidence else [],
-        "weights": _base64(state.model.weights.astype("<f4")) if has_evidence else None,
         "bias": state.model.bias.tolist(),
         "span": _span(findings.largest_evidence),
         "samples": [
-            {"image": index, "label": int(data.labels[index]), "pixels": _base64(data.images[index])}
-            for index in samples
+            {"image": index, "label": int(data.labels[index]), "pixels": base64_of(data.images[index])}
+            for index in _samples(data, findings)
         ],
-        "known": {} if has_evidence else _known_evidence(checkpoint, data, findings, samples),
         "atlas": _data_uri(atlas, "png") if atlas else None,
         "atlasColumns": pictures.ATLAS_COLUMNS,
         "cells": cells,
@@ -258,16 +252,15 @@ def _span(largest: float) -> int:
     return min(max(10, 5 * math.ceil(2 * largest / 5)), 100)
 
 
-def _known_evidence(
-    checkpoint: Checkpoint, data: Dataset, findings: Findings, samples: Sequence[int]
-) -> dict[int, list[float]]:
+def _samples(data: Dataset, findings: Findings) -> Sequence[int]:
+    """Return the row numbers of the examples that fit the page."""
+    return findings.samples[: max(1, SAMPLES_LIMIT // data.images[0].nbytes)]
+
+
+def _known_evidence(checkpoint: Checkpoint, data: Dataset, findings: Findings) -> dict[int, list[float]]:
     """Return the evidence for the examples and the most confident mistakes, by row number."""
     state = checkpoint.state
     mistakes = [one.image for one in findings.mistakes[: pictures.MOST_CONFIDENT]]
-    rows = [*samples, *mistakes][: max(1, KNOWN_LIMIT // len(checkpoint.class_names))]
+    rows = [*_samples(data, findings), *mistakes][: max(1, KNOWN_LIMIT // len(checkpoint.class_names))]
     z = evidence_of(state.model, state.features, state.features.redraw(data.images[rows]))
     return dict(zip(rows, np.round(z.astype(float), 4).tolist(), strict=True))
-
-
-def _base64(array: NDArray[Any]) -> str:
-    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()

@@ -21,7 +21,7 @@ ATLAS_COLUMNS = 16
 ATLAS_LIMIT, MISTAKES_LIMIT, CLASSES_LIMIT = 130_000, 60_000, 120_000
 """Bytes for the pictures of the cells, of the most confident mistakes, and of the classes.
 
-With the weights, the images to train on, and a third more for base64, they keep the page under 1.5 MB.
+With the images to train on, and a third more for base64, they leave room for a model in a page of 1.5 MB.
 """
 
 FOR, AGAINST = (37, 105, 235), (216, 58, 52)

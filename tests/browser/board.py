@@ -107,5 +107,5 @@ class Board:
     def redrawn(self, image: np.ndarray) -> np.ndarray:
         """Return an image (rows, cols) as the feature stages of the page redraw it, flat."""
         return np.array(
-            self.page.evaluate("data => [...prepared(Uint8Array.from(data))]", image.ravel().tolist())
+            self.page.evaluate("data => [...MODEL.redraw(Uint8Array.from(data))]", image.ravel().tolist())
         )

@@ -15,6 +15,7 @@ from softmax_cli.checkpoint import Checkpoint
 from softmax_cli.classifier import Classifier
 from softmax_cli.config import TrainConfig
 from softmax_cli.data.dataset import Dataset
+from softmax_cli.features import evidence_of
 from softmax_cli.model import (
     Model,
     cross_entropy,
@@ -25,6 +26,7 @@ from softmax_cli.model import (
     squared_error_gradient,
 )
 from softmax_cli.pictures import draw_digit, draw_plain, read_luminance
+from softmax_cli.pictures.digit import draw_ink
 from softmax_cli.report import page as report
 from softmax_cli.report.findings import find_mistakes
 from softmax_cli.report.lesson import choose_rows
@@ -62,6 +64,11 @@ def assert_near(found: np.ndarray, expected: np.ndarray) -> None:
     assert np.abs(found.astype(int).ravel() - expected.astype(int).ravel()).max() <= GREY_LEVELS
 
 
+def evidence_in(board: Board, image: np.ndarray) -> list[float]:
+    """Return the evidence that the page computes for a redrawn image (rows, cols)."""
+    return list(board.page.evaluate("x => MODEL.evidence(Uint8Array.from(x))", image.ravel().tolist()))
+
+
 def write_report(path: Path, model: Checkpoint, data: Dataset) -> Path:
     """Write the report on a model and a data set, and return its path."""
     text = report.render(model, data, find_mistakes(Classifier(model), data), data)
@@ -74,7 +81,15 @@ def write_report(path: Path, model: Checkpoint, data: Dataset) -> Path:
 
 @pytest.mark.parametrize(
     ("name", "scheme"),
-    [("pixels", "light"), ("pixels", "dark"), ("deskew", "light"), ("plain", "dark"), ("fourier", "light")],
+    [
+        ("pixels", "light"),
+        ("pixels", "dark"),
+        ("deskew", "light"),
+        ("plain", "dark"),
+        ("gradients", "light"),
+        ("rounded", "dark"),
+        ("fourier", "light"),
+    ],
 )
 def test_it_loads_without_an_error_or_a_request(
     reports: dict[str, Report], open_page: Open, name: str, scheme: str
@@ -122,7 +137,7 @@ def test_class_names_are_shown_and_not_run(
     assert board.page.evaluate("window.hacked") is None
 
 
-@pytest.mark.parametrize("name", ["pixels", "fourier"])
+@pytest.mark.parametrize("name", ["pixels", "gradients", "fourier"])
 def test_it_fits_a_phone(reports: dict[str, Report], open_page: Open, name: str) -> None:
     board = open_page(reports[name].page, **NARROW)
     assert board.page.evaluate("document.documentElement.scrollWidth") <= 360
@@ -147,15 +162,21 @@ def test_on_paper_there_is_no_board(reports: dict[str, Report], open_page: Open)
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("pixels", {}), ("pixels", {"color_scheme": "dark"}), ("pixels", NARROW), ("fourier", NARROW)],
-    ids=["light", "dark", "narrow", "fourier"],
+    [
+        ("pixels", {}),
+        ("pixels", {"color_scheme": "dark"}),
+        ("pixels", NARROW),
+        ("gradients", {}),
+        ("fourier", NARROW),
+    ],
+    ids=["light", "dark", "narrow", "gradients", "fourier"],
 )
 def test_axe_finds_no_violation(
     reports: dict[str, Report], open_page: Open, name: str, options: dict[str, object]
 ) -> None:
     assert AXE.exists(), "axe-core is missing: make browser-test installs it"
     board = open_page(reports[name].page, **options)
-    if name == "pixels":
+    if name != "fourier":
         board.draw(STROKES["3"])
     board.page.locator("[data-cell]").first.click()
     board.page.wait_for_selector("#cell canvas")
@@ -170,7 +191,7 @@ def test_axe_finds_no_violation(
 # The board
 
 
-@pytest.mark.parametrize("name", ["pixels", "deskew"])
+@pytest.mark.parametrize("name", ["pixels", "deskew", "gradients", "rounded"])
 def test_the_samples_are_predicted_as_in_python(
     reports: dict[str, Report], sample_test: Dataset, open_page: Open, name: str
 ) -> None:
@@ -186,7 +207,16 @@ def test_the_samples_are_predicted_as_in_python(
         assert_near(board.pixels("#seen")[..., 0], model.state.features.redraw(image[None]))
 
 
-@pytest.mark.parametrize(("name", "digits"), [("pixels", "0257"), ("deskew", "0123456789"), ("plain", "146")])
+@pytest.mark.parametrize(
+    ("name", "digits"),
+    [
+        ("pixels", "0257"),
+        ("deskew", "0123456789"),
+        ("plain", "146"),
+        ("gradients", "0123456789"),
+        ("rounded", "37"),
+    ],
+)
 def test_what_is_drawn_is_predicted_as_predict_does(
     reports: dict[str, Report],
     open_page: Open,
@@ -195,7 +225,7 @@ def test_what_is_drawn_is_predicted_as_predict_does(
     name: str,
     digits: str,
 ) -> None:
-    """Within 0.01; the numbers shown are rounded. Deskewing recognises most of the drawings."""
+    """Within 0.01; the numbers shown are rounded. Deskewed and gradient features recognise most drawings."""
     board, correct = open_page(reports[name].page), 0
     for digit in digits:
         board.page.locator("#clear").click()
@@ -207,7 +237,7 @@ def test_what_is_drawn_is_predicted_as_predict_does(
         shares = [100 * share for share in board.probabilities().values()]
         np.testing.assert_allclose(numbers(board, ".answer .number"), shares, atol=0.051)
         np.testing.assert_allclose(numbers(board, ".bar-row .number"), board.evidence(), atol=0.0051)
-    assert correct >= 7 or name != "deskew"
+    assert correct >= 7 or name not in ("deskew", "gradients")
 
 
 def placed(generator: np.random.Generator, digits: np.ndarray) -> list[np.ndarray]:
@@ -226,18 +256,27 @@ def placed(generator: np.random.Generator, digits: np.ndarray) -> list[np.ndarra
 def test_pictures_are_prepared_and_redrawn_as_in_python(
     sample_test: Dataset, open_page: Open, tmp_path: Path, shape: tuple[int, int], preparation: str
 ) -> None:
-    generator, config = np.random.default_rng(1), TrainConfig(features="deskew")
+    """The redrawn image is equal up to rounding, and so is the evidence of its features."""
+    generator = np.random.default_rng(1)
+    config = TrainConfig(features="deskew,normalize,gradients", gradients_grid=3)
     labels, images = np.arange(20, dtype=np.uint8) % 2, generator.integers(0, 256, (20, *shape), np.uint8)
     if shape == (28, 28):
         images = np.stack([*sample_test.images[:18], np.zeros_like(images[0]), np.full_like(images[0], 255)])
     data = replace(sample_test, images=images, labels=labels, class_names=("a", "b"), preparation=preparation)
-    model = Checkpoint.begin(config, data, start(config, data))
+    state = start(config, data)
+    weights = generator.normal(size=state.model.weights.shape).astype(np.float32)
+    state = replace(state, model=Model(weights, state.model.bias))
+    model = Checkpoint.begin(config, data, state)
     board = open_page(write_report(tmp_path / "shape.html", model, data))
     draw = draw_digit if preparation == "digit" else draw_plain
     for picture in placed(generator, sample_test.images[:6]):
         assert_near(board.drawn_as_image(picture), draw(picture, shape).image)
-    for image in images:
-        assert_near(board.redrawn(image), model.state.features.redraw(image[None]))
+    for image, z in zip(
+        images, evidence_of(state.model, state.features, state.features.redraw(images)), strict=True
+    ):
+        redrawn = state.features.redraw(image[None])
+        assert_near(board.redrawn(image), redrawn)
+        np.testing.assert_allclose(evidence_in(board, redrawn[0]), z, atol=1e-4)
 
 
 def test_colours_have_the_luminance_of_python(
@@ -418,6 +457,27 @@ def test_a_picture_is_predicted_as_predict_does(
     board.page.wait_for_selector("#origin:has-text('not a picture')")
 
 
+def test_a_picture_is_cropped_drawn_and_centred_and_no_more(
+    reports: dict[str, Report], open_page: Open
+) -> None:
+    """A frame, which `softmax predict` removes, remains; the page says so."""
+    board = open_page(reports["pixels"].page)
+    gray = np.full((120, 100), 255, np.uint8)
+    gray[30:90, 46:54] = 0
+    gray[10:110, [8, 9, 10, 89, 90, 91]] = 40
+    gray[[8, 9, 10, 109, 110, 111], 8:92] = 40
+    content = io.BytesIO()
+    Image.fromarray(gray).save(content, "png")
+    give(board, "paste", content.getvalue())
+    board.page.wait_for_selector("#origin:has-text('Your picture')")
+    expected = draw_ink(255 - gray, (28, 28))
+    assert_near(board.pixels("#seen")[0, ..., 0], expected)
+    assert np.abs(draw_digit(gray, (28, 28)).image.astype(int) - expected).max() > 200
+    text = " ".join((board.page.locator("#desk details").text_content() or "").split())
+    assert "crops it to the ink, normalises the width of the strokes and centres it by mass" in text
+    assert "removes no lines, frames or shadows" in text
+
+
 def test_a_mistake_is_put_on_the_board(
     reports: dict[str, Report], sample_test: Dataset, open_page: Open
 ) -> None:
@@ -550,7 +610,8 @@ def test_features_that_do_not_fit_leave_out_only_the_evidence_of_drawings(
 ) -> None:
     """Examples and mistakes have theirs, and the model that the page trains classifies the drawing."""
     board, findings = open_page(reports["fourier"].page), reports["fourier"].findings
-    assert "random Fourier features" in board.page.locator("#evidence").inner_text()
+    assert "900 random Fourier features" in board.page.locator("#evidence .reason").inner_text()
+    assert "has room for" in board.page.locator("#evidence .reason").inner_text()
     for click, image in (
         (board.page.locator("#samples button").nth(6), findings.samples[6]),
         (board.page.locator("#mistake-tiles .tile").first, findings.mistakes[0].image),

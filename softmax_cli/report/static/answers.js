@@ -23,7 +23,7 @@
       row.classList.toggle("best", !empty && y && k === best);
     });
     const truth = label === null ? "" : `; the true class is ${CLASSES[label]}`;
-    const text = empty ? (WEIGHTS ? "The board is empty: biases alone" : "The board is empty.")
+    const text = empty ? (MODEL && MODEL.hasPixels ? "The board is empty: biases alone" : "The board is empty.")
       : y ? `${CLASSES[best]}, probability ${percent(y[best])}${truth}` : "The page has no evidence for this image.";
     show("answer", text);
     show("strip-text", text);

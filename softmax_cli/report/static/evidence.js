@@ -1,4 +1,4 @@
-// The evidence, pixel by pixel: intensities times weights are contributions.
+// The evidence, pixel by pixel: intensities times weights are contributions, or integrated gradients are.
 
 (() => {
   const bars = CLASSES.map((name) => {
@@ -21,9 +21,9 @@
     byId("evidence-rows").setAttribute("aria-label", `Evidence for each class: ${text}`);
   });
   story.onClass(({ shown }) => bars.forEach(({ row }, k) => row.classList.toggle("shown", k === shown)));
-  if (!WEIGHTS) return;
+  if (!MODEL) return;
 
-  const canvas = byId("seen"), most = WEIGHTS.reduce((a, b) => Math.max(a, Math.abs(b)), 1e-9);
+  const canvas = byId("seen"), pictures = [...document.querySelectorAll(".trio canvas")];
   const chips = CLASSES.map((name, k) => {
     const chip = element("button", { type: "button", class: "chip", "aria-pressed": "false" }, name);
     chip.addEventListener("click", () => story.choose(k));
@@ -33,26 +33,26 @@
   let pixel = null; // the place that is pointed at
 
   story.onImage(({ seen }) => drawGrey(canvas, seen));
-  story.onClass(({ seen, shown }) => {
-    const terms = contributions(seen, shown);
-    drawSigned(byId("applied"), weightsOf(shown), most);
-    drawSigned(byId("speaks"), terms, most);
+  story.onClass(({ terms, shown }) => {
+    if (MODEL.hasPixels) drawSigned(byId("applied"), MODEL.weightsOf(shown), largest(MODEL.weights));
+    drawSigned(byId("speaks"), terms, largest(MODEL.hasPixels ? MODEL.weights : terms));
     for (const name of document.querySelectorAll(".shown-class")) name.textContent = CLASSES[shown];
     show("speaks-text", `Evidence for ${CLASSES[shown]}: ${signed(sumOf(terms))} from pixels, ` +
-      `${signed(DATA.bias[shown])} from the bias`);
+      `${signed(MODEL.blank[shown])} from ${MODEL.hasPixels ? "the bias" : "a blank image"}`);
     chips.forEach((chip, k) => chip.setAttribute("aria-pressed", String(k === shown)));
     showPixel();
   });
 
   function showPixel() {
-    if (pixel === null) return show("pixel", "Point at a pixel to read its intensity, weight and contribution.");
-    const { seen, shown } = story.now;
-    const x = seen[pixel] / 255, w = WEIGHTS[pixel * CLASSES.length + shown];
-    show("pixel", `Row ${Math.floor(pixel / COLS) + 1}, column ${(pixel % COLS) + 1}: intensity ${x.toFixed(2)} × ` +
-      `weight ${signed(w)} = ${signed(x * w)} for ${CLASSES[shown]}`);
+    if (pixel === null) return show("pixel", "Point at a pixel to read its intensity and contribution.");
+    const { seen, shown, terms } = story.now, x = (seen[pixel] / 255).toFixed(2);
+    const weight = MODEL.weights[pixel * CLASSES.length + shown];
+    show("pixel", `Row ${Math.floor(pixel / COLS) + 1}, column ${(pixel % COLS) + 1}: intensity ${x}` +
+      (MODEL.hasPixels ? ` × weight ${signed(weight)} = ` : ", contribution ") +
+      `${signed(terms[pixel])} for ${CLASSES[shown]}`);
   }
 
-  for (const one of [canvas, byId("applied"), byId("speaks")]) {
+  for (const one of pictures) {
     one.addEventListener("pointermove", (event) => {
       const box = one.getBoundingClientRect();
       const at = (place, side) => clamp(Math.floor(place * side), 0, side - 1);

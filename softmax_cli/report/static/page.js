@@ -3,6 +3,7 @@
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const [ROWS, COLS] = DATA.shape;
+const MIDDLE_ROW = Math.floor(ROWS / 2), MIDDLE_COL = Math.floor(COLS / 2);
 const CLASSES = DATA.classes;
 const LN_CLASSES = Math.log(CLASSES.length);
 

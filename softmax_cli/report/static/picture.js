@@ -8,6 +8,8 @@ const STROKE = 2.4; // width of strokes in pixels of the box
 const THINNEST = 0.3; // share of its width that a stroke may lose on each side
 const SOFTNESS = 1.5; // width of the outline of strokes
 const LEAST = 2; // strength of ink that is rounding
+const SIDE = 256; // longest side of a picture in which the digit is first searched for
+const LANCZOS_REACH = 3; // of the interpolation of small ink, in its pixels
 
 // The lightness of what is on a canvas, in whole numbers from 0 to 255 (ITU-R BT.601).
 function luminance(canvas) {
@@ -25,21 +27,41 @@ function draw(gray) {
   return DATA.preparation === "digit" ? drawDigit(gray) : drawPlain(gray);
 }
 
+// A large picture is first reduced; if the digit is then small, or not found, its full size is used.
 function drawDigit(gray) {
-  const { width, height } = gray;
-  const ink = { width, height, data: keepShapes(inkOf(gray), width, height) };
-  const box = crop(ink);
+  const factor = Math.ceil(Math.max(gray.width, gray.height) / SIDE);
+  let box = factor > 1 ? inkBox(reduce(gray, factor)) : null;
+  if (!box || Math.max(box.width, box.height) < FINE * BOX) box = inkBox(gray);
   if (!box) return new Uint8Array(ROWS * COLS);
   const small = fit(normaliseStroke(box), Math.max(1, Math.floor((Math.min(ROWS, COLS) * 20) / 28 + 0.5)));
   const most = small.data.reduce((a, b) => Math.max(a, b), 0);
   return rounded(centre(small).map((value) => value * (255 / most)));
 }
 
-// The picture with its longest side at `longest` pixels.
+// The cropped ink of a picture; null where there is none.
+function inkBox(gray) {
+  const { width, height } = gray;
+  return crop({ width, height, data: keepShapes(inkOf(gray), width, height) });
+}
+
+// The means over squares of `factor` pixels, in whole numbers.
+function reduce({ width, height, data }, factor) {
+  const made = { width: Math.ceil(width / factor), height: Math.ceil(height / factor) };
+  const sums = new Float64Array(made.width * made.height), counts = new Float64Array(sums.length);
+  data.forEach((value, p) => {
+    const to = Math.floor(p / width / factor) * made.width + Math.floor((p % width) / factor);
+    sums[to] += value;
+    counts[to] += 1;
+  });
+  return { ...made, data: Uint8Array.from(sums, (sum, p) => Math.floor(sum / counts[p] + 0.5)) };
+}
+
+// The picture with its longest side at `longest` pixels. Ink that is enlarged is on a blank sheet.
 function fit(picture, longest) {
   const scale = longest / Math.max(picture.width, picture.height);
   const side = (length) => Math.max(1, Math.floor(length * scale + 0.5));
-  return resize(picture, side(picture.width), side(picture.height));
+  const made = resize(picture, side(picture.width), side(picture.height), scale > 1 ? lanczos : shares);
+  return { ...made, data: made.data.map((value) => Math.max(value, 0)) };
 }
 
 // Cropped ink, in [0, 1], with strokes as wide as those of MNIST: the outline is moved along the distance.
@@ -228,8 +250,8 @@ function cut({ width, height, data }, holds) {
   return box;
 }
 
-function resize({ width, height, data }, newWidth, newHeight) {
-  const down = shares(height, newHeight), across = shares(width, newWidth);
+function resize({ width, height, data }, newWidth, newHeight, along = shares) {
+  const down = along(height, newHeight), across = along(width, newWidth);
   const lines = new Float64Array(newHeight * width);
   down.forEach((row, i) => row.forEach(([r, share]) => {
     for (let c = 0; c < width; c++) lines[i * width + c] += share * data[r * width + c];
@@ -255,6 +277,20 @@ function shares(old, made) {
     }
     const sum = found.reduce((total, [, share]) => total + share, 0);
     return found.map(([j, share]) => [j, share / sum]);
+  });
+}
+
+// As shares, for more pixels on a blank sheet: Lanczos interpolation, which keeps thin strokes even.
+function lanczos(old, made) {
+  const sinc = (x) => (x ? Math.sin(Math.PI * x) / (Math.PI * x) : 1);
+  return Array.from({ length: made }, (_, i) => {
+    const centre = ((i + 0.5) * old) / made - 0.5;
+    const found = [];
+    for (let j = Math.ceil(centre - LANCZOS_REACH); j <= centre + LANCZOS_REACH; j++) {
+      found.push([j, sinc(j - centre) * sinc((j - centre) / LANCZOS_REACH)]);
+    }
+    const sum = found.reduce((total, [, share]) => total + share, 0);
+    return found.filter(([j]) => j >= 0 && j < old).map(([j, share]) => [j, share / sum]);
   });
 }
 

@@ -12,6 +12,9 @@ function drawSigned(canvas, values, most, power = 0.5) {
   putPixels(canvas, pixels);
 }
 
+// The largest magnitude, as the full strength of such a picture.
+const largest = (values) => values.reduce((a, b) => Math.max(a, Math.abs(b)), 1e-9);
+
 function drawGrey(canvas, image) {
   const pixels = new ImageData(COLS, ROWS);
   image.forEach((value, p) => pixels.data.set([value, value, value, 255], 4 * p));

@@ -5,20 +5,21 @@ const story = (() => {
   const now = {
     picture: blank, // as the data set would have it
     seen: blank, // after the feature stages
-    z: Array.from(DATA.bias), // evidence, or null if the page cannot compute it
+    z: null, // evidence, or null if the page cannot compute it
     y: null, // probabilities, or null
     best: 0, // the most probable class
     label: null, // the true class, if it is known
     empty: true,
     shown: 0, // the class whose evidence is shown: hovered or focused, else chosen, else the best
+    terms: null, // contributions of the pixels to its evidence, or null
   };
   const onImage = [], onClass = [];
   let chosen = null, hovered = null;
 
   // Show an image. `known` has { label, image }: its class and its row number in the test images, if any.
   function setImage(picture, empty = false, known = {}) {
-    const seen = WEIGHTS ? prepared(picture) : picture;
-    const z = WEIGHTS || empty ? evidence(seen) : (DATA.known[known.image] ?? null);
+    const seen = MODEL ? MODEL.redraw(picture) : picture;
+    const z = MODEL ? MODEL.evidence(seen) : empty ? DATA.bias : (DATA.known[known.image] ?? null);
     const y = z && softmax(z);
     Object.assign(now, { picture, seen, z, y, best: y ? argmax(y) : 0, label: known.label ?? null, empty });
     onImage.forEach((call) => call(now));
@@ -27,6 +28,7 @@ const story = (() => {
 
   function update() {
     now.shown = hovered ?? chosen ?? (now.empty || !now.y ? 0 : now.best);
+    now.terms = MODEL && MODEL.contributions(now.seen, now.shown);
     onClass.forEach((call) => call(now, { chosen, hovered }));
   }
 

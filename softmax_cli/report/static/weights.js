@@ -1,8 +1,5 @@
-// The weights of a class, laid over the image on the board while the class is pointed at or focused.
-
-function weightsOf(k) {
-  return Float64Array.from({ length: ROWS * COLS }, (_, p) => WEIGHTS[p * CLASSES.length + k]);
-}
+// The weights of a class, or without weights of pixels its contributions, laid over the image on the board while
+// the class is pointed at or focused.
 
 function layOver(button, k) {
   const on = () => story.hover(k), off = () => story.hover(null);
@@ -11,13 +8,13 @@ function layOver(button, k) {
 }
 
 (() => {
-  if (!WEIGHTS) return;
-  const most = WEIGHTS.reduce((a, b) => Math.max(a, Math.abs(b)), 1e-9);
-  story.onClass(({ seen }, { hovered }) => {
+  if (!MODEL) return;
+  story.onClass(({ seen, terms }, { hovered }) => {
     byId("overlay").hidden = hovered === null;
     if (hovered === null) return;
     drawGrey(byId("over-seen"), seen);
-    drawSigned(byId("over-weights"), weightsOf(hovered), most);
+    if (MODEL.hasPixels) drawSigned(byId("over-weights"), MODEL.weightsOf(hovered), largest(MODEL.weights));
+    else drawSigned(byId("over-weights"), terms, largest(terms));
   });
   for (const button of document.querySelectorAll("[data-class]")) {
     const k = Number(button.dataset.class);
