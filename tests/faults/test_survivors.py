@@ -1,5 +1,6 @@
 """Tests for changes of the code that no other test noticed (see scripts/mutants.py)."""
 
+import platform
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ def test_a_bin_of_the_reliability_holds_means() -> None:
 def test_a_run_begins_at_zero_seconds(sample: Dataset) -> None:
     config = TrainConfig(dataset="sample")
     begun = Checkpoint.begin(config, sample, start(config, sample))
-    assert begun.run["seconds"] == 0
+    assert (begun.run["seconds"], begun.run["versions"]["python"]) == (0, platform.python_version())
     assert begun.advance(begun.state, 1.5).advance(begun.state, 1.5).run["seconds"] == 3
 
 
