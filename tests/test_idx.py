@@ -117,6 +117,11 @@ REFUSED = {
     "no labels": (header(0), "labels", "is empty: its dimensions are 0"),
     "one byte short": (GOOD[:-1], "images", "has 39 bytes, expected 40"),
     "one int16 short": (header(3, code=0x0B) + bytes(4), "labels", "has 12 bytes, expected 14"),
+    "one byte longer than 300,000": (
+        header(1, 500, 600) + bytes(300_001),
+        "images",
+        "(has 300,017 bytes, expected|holds more than) 300,016",
+    ),
     "one byte long": (GOOD + b"\0", "images", "(has 41 bytes, expected|holds more than) 40"),
 }
 
