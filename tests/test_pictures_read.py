@@ -6,6 +6,7 @@ import os
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from PIL import Image
 from softmax_cli.data.dataset import Dataset
 from softmax_cli.errors import ImageError
 from softmax_cli.pictures import draw_digit, formats, prepare_picture, read_luminance
+from softmax_cli.pictures.marks import find_lines
 from softmax_cli.pictures.read import MAX_BYTES
 from tests.drawing import encode
 from tests.helpers import SOAK, unprivileged
@@ -409,6 +411,16 @@ def test_i11_the_largest_pictures_take_less_than_300_megabytes(file: Path, name:
     """The process has about 60 MB at its start; the rest of the 300 MB is available for a picture."""
     file.write_bytes(LARGE[name]())
     assert "centred by mass" in prepared_in_a_child(file, 235_000_000)
+
+
+def test_i11_noise_takes_no_more_memory_than_a_page() -> None:
+    """A checkerboard may contain a line through any of its squares."""
+    mask = np.indices((600, 600)).sum(axis=0) % 2 > 0
+    tracemalloc.start()
+    find_lines(mask)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100 * mask.size
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])

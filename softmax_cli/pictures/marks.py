@@ -31,6 +31,9 @@ FAINT_RULE = 0.75
 FEWEST = 3
 """Smallest number of lines, as strong as the ink, that are removed."""
 
+MOST_LINES = 250
+"""Largest number of lines that are searched for in each direction, more than squared paper has."""
+
 RIM = 0.12
 """Width of the rim of a box that holds nearly all ink of a frame, as a fraction of the box."""
 
@@ -165,12 +168,13 @@ def _peaks(rows: NDArray[Any], columns: NDArray[Any], width: int) -> list[tuple[
     slopes = np.arange(-STEEPEST, STEEPEST, 2 / width)
     low = int(rows.min() - STEEPEST * width) - 2
     bins = int(rows.max() + STEEPEST * width) - low + 3
-    offsets = np.rint(rows - slopes[:, None] * columns).astype(np.int64) - low
-    offsets += np.arange(len(slopes))[:, None] * bins
-    counts = np.bincount(offsets.ravel(), minlength=len(slopes) * bins).reshape(len(slopes), bins)
+    counts = np.zeros((len(slopes), bins), np.int64)
+    for slope, count in zip(slopes, counts, strict=True):  # all at once would take gigabytes for noise
+        offsets = np.rint(rows - slope * columns).astype(np.int64) - low
+        count[...] = np.bincount(offsets, minlength=bins)
     counts = counts + np.roll(counts, 1, axis=1) + np.roll(counts, -1, axis=1)
-    found = []
-    while counts.max() >= COVERAGE * width:
+    found: list[tuple[float, float]] = []
+    while counts.max() >= COVERAGE * width and len(found) < MOST_LINES:
         slope, offset = np.unravel_index(counts.argmax(), counts.shape)
         found.append((float(slopes[slope]), float(offset + low)))
         counts[:, max(0, offset - 3) : offset + 4] = 0
