@@ -46,8 +46,7 @@ def test_a_description_that_is_too_long_is_not_parsed(
 def test_novelty_is_loaded_as_it_was_saved(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     arrays = {
-        name: generator.random(shape, np.float32) + np.float32(1)
-        for name, shape in novelty_shapes(3).items()
+        name: generator.random(shape, np.float32) + np.float32(1) for name, shape in novelty_shapes(3).items()
     }
     saved = replace(small_checkpoint(), novelty=restore_novelty(arrays))
     save_checkpoint(tmp_path / "model.npz", saved)
