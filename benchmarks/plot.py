@@ -32,6 +32,7 @@ def main(output: str, points: list[Point]) -> None:
     plt.rcParams.update(STYLE)
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     ours, others = ([point for point in points if is_ours(point[0]) == kind] for kind in (True, False))
+    others.sort(key=lambda point: point[2])  # titles of neighbours are on different sides
     draw(axes, ours, SOFTMAX, "-")
     draw(axes, others[::2], OTHERS, "none")
     draw(axes, others[1::2], OTHERS, "none", below=True)
