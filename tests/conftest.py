@@ -23,6 +23,8 @@ from softmax_cli.training import fit, start
 
 FULL_MNIST = os.environ.get("SOFTMAX_FULL_MNIST")
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs, and their children, ignore it
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip tests that need the full data if there are none, except in CI."""
