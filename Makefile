@@ -69,7 +69,7 @@ coverage: .venv/installed-dev  ## lines and branches that the tests run
 	$(BIN)/pip install --quiet --disable-pip-version-check pytest-cov
 	$(BIN)/pytest --cov softmax_cli --cov-branch --cov-report term:skip-covered --cov-fail-under 95
 
-bench: .venv-bench/installed  ## compare with other trainers (40 minutes): make bench DATA=folder BASELINE=softmax
+bench: .venv-bench/installed  ## compare with other trainers (half an hour): make bench DATA=folder BASELINE=softmax
 	.venv-bench/bin/python -m benchmarks --data '$(DATA)' $(if $(BASELINE),--baseline '$(BASELINE)')
 
 pictures-bench: .venv/installed-dev  ## accuracy by kind of picture: make pictures-bench DATA=folder MODELS='a.npz b.npz'
